@@ -36,9 +36,6 @@ BandWork = Callable[
 
 _WarmBand = Callable[[NDArray[np.int64], NDArray[np.int64], Band], BlockSolution]
 
-# Entries of a band that is solved as it lies in memory: large, for the least fuss.
-_MATRIX_BAND = 1 << 20
-
 
 def _matrix_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """Return the dtype in which a matrix solver takes scores of `dtype` without error, if any."""
@@ -135,9 +132,10 @@ class _Problem:
             elif not self._find_in_matrix(by_matrix, dtype, band):
                 raise nonfinite_error(self.array)
 
-        # Small matrices go many to a band, as blocks: those bands stay small.
+        # Small matrices go many to a band, as blocks; a large one in a few bands a worker.
         rows, columns = self.tiling.matrix_shape
-        self._run(one_band, _MATRIX_BAND if rows * columns > _MATRIX_BAND else self.method.band)
+        share = max(self.method.band, rows * columns // (4 * self.workers))
+        self._run(one_band, min(share, self.method.matrix_band))
 
     def solve(self, work: BandWork) -> None:
         """Fill the mask, and call ``work(band, q, shift, solution, seconds)`` for every band."""

@@ -47,6 +47,8 @@ WarmSolver = Callable[
 _FAST_BAND = 1 << 18
 # An engine that takes long over a block answers Ctrl-C and tells progress between bands.
 _SLOW_BAND = 1 << 13
+# A matrix solver gets large bands, for the least fuss; the fastest the largest.
+_MATRIX_BAND = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Method:
     refuses : str or None
         ``"module:function"`` of ``(pattern, degree) -> reason or None``, for a method that
         does not do every pattern.
-    band : int
-        Entries a band should have.
+    band, matrix_band : int
+        Entries a band should have, of blocks and of a raw matrix.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Method:
     warm_home: str | None = None
     refuses: str | None = None
     band: int = _FAST_BAND
+    matrix_band: int = _MATRIX_BAND
     solver: BlockSolver | None = field(default=None, repr=False)
 
     @property
@@ -189,6 +192,7 @@ METHODS: tuple[Method, ...] = (
         about="all 2:4 patterns at once, factored by column sums, in Numba (2:4 only)",
         home="conv_native:solve",
         matrix_home="conv_native:solve_matrix",
+        matrix_band=4 * _MATRIX_BAND,
         package="numba",
         refuses="conv_native:refuses",
     ),

@@ -1,11 +1,14 @@
 """The native engine against OR-Tools, integer for integer, on every family of scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import masksolve as ms
+from masksolve.methods import find_method
 from masksolve.residual import block_objective, weak_bound
 from masksolve.scores import to_fixed_point
 from masksolve.testing import strategies
@@ -95,7 +98,11 @@ def test_the_mask_is_the_same_for_any_workers_and_bands(monkeypatch):
             options = {"method": method, "degree": degree}
             expected = ms.solve(scores, n, m, workers=1, **options).mask
             for entries in (1, 1000, 5000, 1 << 20):
-                monkeypatch.setattr(find, "_MATRIX_BAND", entries)
+                monkeypatch.setattr(
+                    find,
+                    "find_method",
+                    lambda *asked, e=entries: replace(find_method(*asked), band=e, matrix_band=e),
+                )
                 for workers in (1, 2, 7):
                     mask = ms.find_mask(scores, n, m, workers=workers, **options)
                     assert (mask == expected).all()

@@ -1,24 +1,39 @@
-"""2:4 masks, exact, over all patterns at once: one straight-line loop that LLVM vectorises whole.
+"""2:4 masks, exact, over all patterns at once: straight-line loops that LLVM vectorises whole.
 
 A row keeps a pair of columns. The column sums of the top two rows are one of 19 *types*; the bottom two
 must have what is missing to 2. So: the best top and the best bottom of each type, added up, and the
 best type. With `at_most` a row may also keep one entry that counts twice (its column is then full as
 well): so arise the maximal masks of seven entries.
 
-All values are float64 holding exactly the fixed-point scores and, below the binary point, the number of
-the mask they belong to: one maximum finds both, and ties have one fixed answer. Sums of eight scores
-(< 2**43) and the number (9 or 10 bits) fit 53 bits.
+Every value holds, below its binary point, the number of the mask it belongs to: one maximum finds
+both, and ties have one fixed answer. The *exact* kernel computes in float64: sums of eight 40-bit
+scores (< 2**43) and the number (9 or 10 bits) fit 53 bits. For float32 scores a *quick* kernel
+computes the same in int32, twice as many blocks at once, from scores cut to 18 or 19 bits, and keeps
+the smallest margin by which any of its comparisons was won. Where the margin is wider than what was
+cut off can be, every comparison holds for the exact scores too. The other blocks, about one in a
+thousand of Gaussian weights, are in *doubt* and go through the exact kernel.
 """
 
 import functools
 import itertools
 
 import numpy as np
-from numba import from_dtype, types
+from numba import types
 
 from .compiling import COMPILING, compiled, jit
+from .prefetch import LINE, prefetch
+from .widen import bits_of_bfloat16, bits_of_float16
 
 __all__ = ["solve_band", "solve_blocks"]
+
+#: Instead of a mask's number: a score is not finite; the quick kernel cannot tell.
+UNSOUND, DOUBT = -1, -2
+
+#: Blocks that are solved at a time, while the next as many are on their way from memory.
+CHUNK = 64
+
+#: Chunks that go straight to the exact kernel after one with too many doubts.
+WARY = 32
 
 _CELLS = [(r, c) for r in range(4) for c in range(4)]
 
@@ -76,123 +91,263 @@ def _masks_at_most():
 MASKS_AT_MOST = _masks_at_most()
 
 
-def _maximum(terms):
-    return functools.reduce(lambda a, b: f"max({a}, {b})", terms)
+class _Lines:
+    """Straight-line code of sums and maxima of variables, exact (float64) or quick (int32)."""
+
+    def __init__(self, quick):
+        self.quick = quick
+        self.lines = []
+
+    def let(self, value):
+        name = f"t{len(self.lines)}"
+        self.lines.append(f"{name} = {value}")
+        return name
+
+    def add(self, first, *rest):
+        for term in rest:
+            first = f"int32({first} + {term})" if self.quick else f"({first} + {term})"
+        return self.let(first)
+
+    def best(self, ways, *, may_agree=False):
+        """The largest of `ways`, in a tree. Ways that `may_agree` may be the same mask twice."""
+        while len(ways) > 1:
+            pairs = zip(ways[::2], ways[1::2], strict=False)
+            won = [self._larger(a, b, may_agree) for a, b in pairs]
+            ways = won + ways[2 * len(won) :]
+        return ways[0]
+
+    def _larger(self, a, b, may_agree):
+        larger = self.let(f"max({a}, {b})")
+        if self.quick:
+            margin = f"uint32(abs(int32({a} - {b})))"
+            if may_agree:  # a difference of 0 wraps round to the largest margin there is
+                margin = f"uint32({margin} - uint32(1))"
+            self.lines.append(f"margin = min(margin, {margin})")
+        return larger
 
 
-def _exact_source():
-    """Lines that set `best` to the best of the 90 exact masks, and `whole` to the sum of all scores.
+def _best_exact(lines):
+    """The best of the 90 exact masks.
 
     What the top two rows keep of columns a and b, the bottom two keep of c and d, one column each
     way: p_ad pairs a full column of the top with one of the bottom. A crossing x_bc is the better
     of b in one row and c in the other, either way round. A mask is two such pairs, or one and a
     crossing in either half, or (column sums 1111) crossings alone.
     """
-    lines, totals = [], []
+    columns, pairs = range(4), _choices(False)
+    s = {(r, c): lines.add(f"y{r}{c}", f"y{r + 1}{c}") for r in (0, 2) for c in columns}
+    x = {}
+    for r, (a, b) in itertools.product((0, 2), pairs):
+        ways = [lines.add(f"y{r}{c}", f"y{r + 1}{d}") for c, d in ((a, b), (b, a))]
+        x[r, a, b] = lines.best(ways)
+    p = {(a, d): lines.add(s[0, a], s[2, d]) for a, d in itertools.permutations(columns, 2)}
+    totals = []
+    for a, b in pairs:
+        c, d = (k for k in columns if k not in (a, b))
+        totals.append(lines.add(p[a, c], p[b, d]))
+        crossings = lines.add(x[0, c, d], x[2, c, d])
+        totals.append(lines.add(lines.best([p[a, b], p[b, a]]), crossings))
+    halves = []
     for r in (0, 2):
-        lines += [f"s{r}{c} = y{r}{c} + y{r + 1}{c}" for c in range(4)]
-        for a, b in _choices(False):
-            lines.append(f"x{r}{a}{b} = max(y{r}{a} + y{r + 1}{b}, y{r}{b} + y{r + 1}{a})")
-    lines += [f"p{a}{d} = s0{a} + s2{d}" for a, d in itertools.permutations(range(4), 2)]
-    lines.append("whole = p01 + p10 + (p23 + p32)")
-    for a, b in _choices(False):
-        c, d = (k for k in range(4) if k not in (a, b))
-        totals.append(f"p{a}{c} + p{b}{d}")
-        totals.append(f"max(p{a}{b}, p{b}{a}) + (x0{c}{d} + x2{c}{d})")
-    halves = (f"max(x{r}01 + x{r}23, x{r}02 + x{r}13)" for r in (0, 2))
-    totals.append(" + ".join(halves))
-    return [*lines, *_best_of(totals)]
+        ways = [lines.add(x[r, 0, 1], x[r, 2, 3]), lines.add(x[r, 0, 2], x[r, 1, 3])]
+        halves.append(lines.best(ways, may_agree=True))
+    return lines.best([*totals, lines.add(*halves)])
 
 
-def _at_most_source():
-    """Lines that set `best` to the best of the 186 maximal masks, and `whole` as above."""
-    (top_lines, top), (bottom_lines, bottom) = _any_types(0, 1), _any_types(2, 3)
-    totals = [f"{best} + ({bottom[tuple(2 - f for f in filled)]})" for filled, best in top.items()]
-    whole = " + ".join(f"(y{r}{c} + y{r + 1}{c})" for r in (0, 2) for c in range(4))
-    clipped = (f"y{r}{c} = max(y{r}{c}, 0.0)" for r, c in _CELLS)
-    return [f"whole = {whole}", *clipped, *top_lines, *bottom_lines, *_best_of(totals)]
+def _best_at_most(lines):
+    """The best of the 186 maximal masks."""
+    top, bottom = _best_of_types(lines, 0, 1), _best_of_types(lines, 2, 3)
+    return lines.best(
+        [lines.add(best, bottom[tuple(2 - f for f in filled)]) for filled, best in top.items()]
+    )
 
 
-def _best_of(totals):
-    return ["best = " + totals[0], *(f"best = max(best, {total})" for total in totals[1:])]
-
-
-def _any_types(r, s):
-    """Expressions for the best of each type of rows r and s, one of which may keep an entry twice."""
-    lines = []
+def _best_of_types(lines, r, s):
+    """The best of each type of rows r and s, one of which may keep an entry twice."""
+    kept = {}
     for row, (k, (a, b)) in itertools.product((r, s), enumerate(_choices(True))):
-        # the offset keeps sums of eight scores of 2**40 within 53 bits
-        extra = _number(row, (a, b), True) / _units(True) if row < 3 else -(2.0**42)
-        kept = f"y{row}{a} + y{row}{b}" if a != b else f"y{row}{a}"
-        lines.append(f"p{row}{k} = {kept} + {extra!r}")
+        number = _number(row, (a, b), True) if row < 3 else 0
+        if not lines.quick:
+            # the offset keeps sums of eight scores of 2**40 within 53 bits
+            number = number / _units(True) if row < 3 else -(2.0**42)
+        entries = [f"y{row}{a}", f"y{row}{b}"] if a != b else [f"y{row}{a}"]
+        kept[row, k] = lines.add(*entries, f"int32({number})" if lines.quick else repr(number))
     ways = _two_rows(True).items()
-    return lines, {f: _maximum(f"p{r}{i} + p{s}{j}" for i, j in w) for f, w in ways}
+    return {f: lines.best([lines.add(kept[r, i], kept[s, j]) for i, j in w]) for f, w in ways}
 
 
-def _source(name, load, at_most, floats):
-    body = list(load)
-    if not at_most:
-        body += [
-            f"y{r}{c} += {(_WEIGHT[c] << 6 - 3 * r) / _units(False)!r}"
-            for r in range(3)
-            for c in range(1, 4)
-        ]
-    body += _at_most_source() if at_most else _exact_source()
-    if floats:
-        body.append("sound = whole - whole == 0.0  # neither NaN nor infinite")
-    body = "\n        ".join(body)
-    return f"""
-def {name}(w, count, numbers):
-    for l in range(count):
-        k = np.uint64(4 * l)
-        sound = True
-        {body}
-        number = (best - np.floor(best)) * {_units(at_most)}.0
-        numbers[l] = np.int32(number if sound else -1.0)
-"""
+def _best(at_most, quick):
+    """Lines that set `best`, for values y00, y01, ... of a block's cells."""
+    lines = _Lines(quick)
+    best = _best_at_most(lines) if at_most else _best_exact(lines)
+    return [*lines.lines, f"best = {best}"]
+
+
+def _cell_numbers(at_most):
+    """What each cell adds to the number of a mask that keeps it; with `at_most` rows do instead."""
+    return {(r, c): 0 if at_most or r == 3 else _number(r, (c,), False) for r, c in _CELLS}
+
+
+@jit
+def bits_of_float32(score):
+    return np.float32(score).view(np.int32)
+
+
+#: Floats of 32 bits or fewer: dtype -> what turns an entry of the matrix, for 16-bit floats its bits,
+#: into the bits of a float32, and how many significant bits it has.
+_SHORT = {
+    "float32": (bits_of_float32, 24),
+    "float16": (bits_of_float16, 11),
+    "bfloat16": (bits_of_bfloat16, 8),
+}
 
 
 def _load_integers():
     return [f"y{r}{c} = np.float64(w[{r}, k + c{c}])" for r, c in _CELLS]
 
 
-def _load_floats(wide, absolute):
-    """y = rint(x * 2**(40 - e)), where 2**e is just above the block's largest |x|.
+def _load_bits():
+    """b: the bits of the scores as float32, a: of their magnitudes; power: of 2**(e - 1).
 
-    `wide` first lifts float64 blocks so small that 2**(40 - e) would be out of range.
+    2**e is just above the largest |x|; where that is not finite, power is 0x7F800000.
     """
+    yield from (f"b{r}{c} = bits_of(w[{r}, k + c{c}])" for r, c in _CELLS)
+    yield from (f"a{r}{c} = int32(b{r}{c} & 0x7FFFFFFF)" for r, c in _CELLS)
+    yield "a = a00"
+    yield from (f"a = max(a, a{r}{c})" for r, c in _CELLS[1:])
+    yield "power = int32(a & 0x7F800000)"
+
+
+def _load_short(absolute):
+    """The scores in 40-bit fixed point, from floats of 32 bits or fewer."""
+    yield from _load_bits()
+    yield "sound = power < 0x7F800000"
+    yield "largest = np.float64(np.int32(a).view(np.float32))"
+    size = "a" if absolute else "b"
+    for r, c in _CELLS:
+        yield f"y{r}{c} = np.float64(np.int32({size}{r}{c}).view(np.float32))"
+    yield from _scale()
+
+
+def _load_float64(absolute):
+    """The scores in 40-bit fixed point, from float64."""
     for line in _load_integers():
         yield line.replace("= np", "= abs(np") + ")" if absolute else line
-    yield "a = " + _maximum((f"y{r}{c}" if absolute else f"abs(y{r}{c})") for r, c in _CELLS)
-    if wide:
-        yield "lift = 2.0**200 if a < 2.0**-800 else 1.0"
-        yield "a = a * lift"
-    yield "bits = np.float64(max(a, tiny)).view(np.int64) & 0x7FF0000000000000"  # 2**(e - 1)
-    # the exponents of factor and 2**(e - 1) add up to 39; in two terms, as one would not fit int64
+    sizes = [f"y{r}{c}" if absolute else f"abs(y{r}{c})" for r, c in _CELLS]
+    yield "largest = " + functools.reduce(lambda a, b: f"max({a}, {b})", sizes)
+    # neither NaN nor infinite: a maximum may lose sight of a NaN, a sum of zeros does not
+    yield "whole = " + " + ".join(f"y{r}{c} * 0.0" for r, c in _CELLS)
+    yield "sound = whole == 0.0"
+    # a block so small that the factor would be out of range is lifted first
+    yield "lift = 2.0**200 if largest < 2.0**-800 else 1.0"
+    yield "largest = largest * lift"
+    yield from (f"y{r}{c} = y{r}{c} * lift" for r, c in _CELLS)
+    yield from _scale()
+
+
+def _scale():
+    """y = rint(x * 2**(40 - e)), where 2**e is just above the block's largest |x|."""
+    yield "bits = np.float64(max(largest, 2.0**-900)).view(np.int64) & 0x7FF0000000000000"
+    # these are 2**(e - 1): its exponent and that of the factor add up to 39, but for the bias; in
+    # two terms, as one would not fit int64
     yield f"factor = np.int64(np.int64({2046 << 52}) - (bits - {39 << 52})).view(np.float64)"
-    for r, c in _CELLS:
-        yield f"y{r}{c} = np.rint(y{r}{c} * factor)".replace("* f", "* lift * f" if wide else "* f")
+    yield from (f"y{r}{c} = np.rint(y{r}{c} * factor)" for r, c in _CELLS)
 
 
-def _matrix(scores):
-    return types.Array(scores, 2, "C", readonly=True)
+def _exact_source(name, kind, absolute, at_most):
+    """Source of ``name(w, first, count, numbers)`` in float64; see `_numbers_kernel`."""
+    if kind == "int64":
+        body = ["sound = True", *_load_integers()]
+    else:
+        body = [*(_load_float64(absolute) if kind == "float64" else _load_short(absolute))]
+    for (r, c), number in _cell_numbers(at_most).items():
+        body.append(f"y{r}{c} += {number / _units(at_most)!r}")
+    if at_most and not absolute:
+        body += [f"y{r}{c} = max(y{r}{c}, 0.0)" for r, c in _CELLS]
+    body = "\n        ".join([*body, *_best(at_most, quick=False)])
+    return f"""
+def {name}(w, first, count, numbers):
+    for l in range(count):
+        k = np.uint64(4 * (first + l))
+        {body}
+        number = (best - np.floor(best)) * {_units(at_most)}.0
+        numbers[np.uint64(l)] = np.int32(number if sound else {UNSOUND}.0)
+"""
+
+
+def _quick_source(name, kind, absolute, at_most):
+    """Source of ``name(w, first, count, numbers)`` in int32; see `_numbers_kernel`.
+
+    With 2**e just above the block's largest |x|, y = floor(x * 2**(28 - e)) without the bits of
+    the number: the score in units of 2**9 or 2**10, cut by less than one of them. So of two masks
+    of eight entries at most, one that leads by 9 units before the numbers, by 10 with them, leads
+    in the exact scores. Sums of eight stay within 32 bits; a difference of two may wrap round,
+    but not from a wide one to a narrow one.
+
+    Where no score is cut at all no margin is needed: so it is with scores of few significant
+    bits, unless a score other than 0 is much smaller than the largest.
+    """
+    body = [*_load_bits()]
+    # the exponents of factor and 2**(e - 1) add up to 27, but for the bias; factor is to be finite
+    body.append(f"factor = int32(int64({254 + 27 << 23}) - max(power, least)).view(np.float32)")
+    size = "a" if absolute else "b"
+    for (r, c), number in _cell_numbers(at_most).items():
+        scaled = f"int32(np.int32({size}{r}{c}).view(np.float32) * factor)"
+        body.append(f"y{r}{c} = int32(int32({scaled} & {-_units(at_most)}) | {number})")
+    body += _best(at_most, quick=True)
+    unsure = f"margin < uint32({10 * _units(at_most)})"
+    bits_cut = _SHORT[kind][1] - (28 - _units(at_most).bit_length() + 1)
+    if bits_cut <= 0:
+        # of zeros, too: a magnitude's bits less 1, so that a zero wraps round to the largest
+        body.append("smallest = uint32(0xFFFFFFFF)")
+        body += [
+            f"smallest = min(smallest, uint32(uint32(a{r}{c}) - uint32(1)))" for r, c in _CELLS
+        ]
+        unsure = f"{unsure} and int64(smallest) < int64(power) - {-bits_cut << 23}"
+    body = "\n        ".join(body)
+    return f"""
+def {name}(w, first, count, numbers):
+    for l in range(count):
+        k = np.uint64(4 * (first + l))
+        margin = uint32(0xFFFFFFFF)
+        {body}
+        number = int32(best & {_units(at_most) - 1})
+        if power == 0x7F800000:
+            number = int32({UNSOUND})
+        elif power < least or ({unsure}):
+            number = int32({DOUBT})
+        numbers[np.uint64(l)] = number
+"""
+
+
+def _entries(kind):
+    """What a matrix of scores holds; of 16-bit floats, their bits."""
+    wide = {"float64": types.float64, "int64": types.int64, "float32": types.float32}
+    return types.Array(wide.get(kind, types.uint16), 2, "C", readonly=True)
 
 
 @functools.cache
-def _numbers_kernel(scores, absolute, at_most):
-    """Make ``kernel(w, count, numbers)``: the number of the best mask of each block of a row.
+def _numbers_kernel(kind, absolute, at_most, quick):
+    """Make ``kernel(w, first, count, numbers)``: the number of the best mask of each block of a row.
 
-    A block with a score that is not finite gets the number -1.
+    A block with a score that is not finite gets UNSOUND instead, one that a `quick` kernel
+    cannot decide gets DOUBT.
     """
-    name = f"_numbers_{scores}{'_absolute' * absolute}{'_at_most' * at_most}"
-    load, floats = _load_integers(), isinstance(scores, types.Float)
-    if floats:
-        load = _load_floats(scores == types.float64, absolute)
-    scope = {"np": np, "tiny": np.float64(2.0**-900), "__name__": __name__}
+    way = f"{'_quick' * quick}{'_absolute' * absolute}{'_at_most' * at_most}"
+    name = f"_numbers_{kind}{way}"
+    source = (_quick_source if quick else _exact_source)(name, kind, absolute, at_most)
+    scope = {"np": np, "int32": np.int32, "uint32": np.uint32, "int64": np.int64}
+    # of blocks smaller than 2**-100 the quick kernel has no opinion
+    scope |= {"__name__": __name__, "least": np.int32(27 << 23)}
     # unsigned: no wrap-around for LLVM to rule out
     scope |= {f"c{c}": np.uint64(c) for c in range(4)}
-    signature = types.void(_matrix(scores), types.int64, types.int32[::1])
-    return compiled(_source(name, load, at_most, floats), name, __file__, scope, signature)
+    if kind in _SHORT:
+        scope["bits_of"] = _SHORT[kind][0]
+    return compiled(source, name, __file__, scope, _numbers_signature(kind))
+
+
+def _numbers_signature(kind):
+    return types.void(_entries(kind), types.int64, types.int64, types.int32[::1])
 
 
 def _write_exact(numbers, rows):
@@ -222,16 +377,72 @@ def _write_at_most(numbers, rows):
             rows[row, l] = word[np.uint32(numbers[l])]
 
 
-def _band(W, kernel, write, mask):
-    numbers = np.empty(W.shape[1] // 4, np.int32)
+@jit
+def _ask(W, top, first, count):
+    """Prefetch a chunk of blocks of the strip at row `top`, or of the next if it lies beyond."""
+    if 4 * first >= W.shape[1]:
+        first -= W.shape[1] // 4
+        top += 4
+    if top < W.shape[0]:
+        step = LINE // W.itemsize
+        for r in range(4):
+            for c in range(4 * first, min(4 * (first + count), W.shape[1]), step):
+                prefetch(W, top + r, c)
+
+
+@jit
+def _settle(w, exact, first, numbers, doubtful, places, found):
+    """Replace every DOUBT by the exact kernel's number; how many there were, or -1 if UNSOUND.
+
+    `doubtful`, `places`, `found`: scratch for as many blocks as there are.
+    """
+    doubts = 0
+    for l in range(len(numbers)):
+        if numbers[l] == UNSOUND:
+            return -1
+        if numbers[l] == DOUBT:
+            places[doubts] = l
+            doubts += 1
+    for d in range(doubts):
+        for r in range(4):
+            for c in range(4):
+                doubtful[r, 4 * d + c] = w[r, 4 * (first + places[d]) + c]
+    exact(doubtful, 0, doubts, found)
+    for d in range(doubts):
+        numbers[places[d]] = found[d]
+    return doubts
+
+
+def _band(W, quick, exact, write, mask):
+    blocks = W.shape[1] // 4
+    numbers, found, places = (
+        np.empty(blocks, np.int32),
+        np.empty(CHUNK, np.int32),
+        np.empty(CHUNK, np.int32),
+    )
+    doubtful = np.zeros((4, 4 * CHUNK), W.dtype)
     words = mask.view(np.uint32)
+    wary = 0
     for top in range(0, W.shape[0], 4):
-        kernel(W[top : top + 4], len(numbers), numbers)
-        signs = np.int32(0)
-        for l in range(len(numbers)):
-            signs |= numbers[l]
-        if signs < 0:
-            return False
+        w = W[top : top + 4]
+        for first in range(0, blocks, CHUNK):
+            _ask(W, top, first + CHUNK, CHUNK)
+            count = min(CHUNK, blocks - first)
+            chunk = numbers[first : first + count]
+            if wary > 0:
+                exact(w, first, count, chunk)
+                wary -= 1
+            else:
+                quick(w, first, count, chunk)
+            marks = np.int32(0)
+            for l in range(count):
+                marks |= chunk[l]
+            if marks < 0:
+                doubts = _settle(w, exact, first, chunk, doubtful, places, found)
+                if doubts < 0:
+                    return False
+                if 4 * doubts > count:
+                    wary = WARY
         write(numbers, words[top : top + 4])
     return True
 
@@ -240,11 +451,11 @@ WRITE = types.void(types.int32[::1], types.uint32[:, ::1])
 
 
 @functools.cache
-def _engine(scores):
-    kernel = types.FunctionType(types.void(_matrix(scores), types.int64, types.int32[::1]))
+def _engine(kind):
+    kernel = types.FunctionType(_numbers_signature(kind))
     write = types.FunctionType(WRITE)
     mask = types.Array(types.boolean, 2, "C")
-    return jit(_band, types.boolean(_matrix(scores), kernel, write, mask))
+    return jit(_band, types.boolean(_entries(kind), kernel, kernel, write, mask))
 
 
 @functools.cache
@@ -255,16 +466,21 @@ def _writer(at_most):
 def solve_band(W, mask, *, absolute=True, at_most=False):
     """Find the best 2:4 mask of every block of the matrix W; False if a score is not finite.
 
-    W: float32 or float64 scores, sides multiples of 4; or int64 with |q| <= 2**40, taken as
-    they are. W and the boolean `mask` are C-contiguous. With `at_most`, a mask may hold
-    negative scores as if they were zeros.
+    W: float16, bfloat16, float32 or float64 scores, sides multiples of 4; or int64 with
+    |q| <= 2**40, taken as they are. W and the boolean `mask` are C-contiguous. With `at_most`, a
+    mask may hold negative scores as if they were zeros.
     """
-    scores = from_dtype(W.dtype)
-    absolute = absolute and W.dtype.kind == "f"
+    kind = W.dtype.name
+    absolute = absolute and kind != "int64"
     with COMPILING:
-        kernel, write = _numbers_kernel(scores, absolute, at_most), _writer(at_most)
-        engine = _engine(scores)
-    return engine(W, kernel, write, mask)
+        exact = _numbers_kernel(kind, absolute, at_most, quick=False)
+        quick = exact
+        # signed scores, clipped at zero, would tie and be in doubt
+        if kind in _SHORT and (absolute or not at_most):
+            quick = _numbers_kernel(kind, absolute, at_most, quick=True)
+        engine, write = _engine(kind), _writer(at_most)
+    entries = W.view(np.uint16) if W.dtype.itemsize == 2 else W
+    return engine(entries, quick, exact, write, mask)
 
 
 def solve_blocks(q, mask, *, at_most=False):

@@ -4,32 +4,44 @@ import numpy as np
 
 from .compiling import jit
 
-__all__ = ["widen_bfloat16", "widen_float16"]
+__all__ = ["bits_of_bfloat16", "bits_of_float16", "widen_bfloat16", "widen_float16"]
+
+
+@jit
+def bits_of_bfloat16(bits):
+    """Bits of a bfloat16 to those of the same float32: they are its upper half."""
+    return np.int32(np.uint32(bits) << np.uint32(16))
+
+
+@jit
+def bits_of_float16(bits):
+    """Bits of a float16 to those of the same float32.
+
+    Exponent and fraction move to their places, then 2**112 makes up for the bias. The product
+    is exact, for subnormal numbers too.
+    """
+    half = np.uint32(bits)
+    size = np.uint32(half & np.uint32(0x7FFF))
+    moved = np.uint32(size << np.uint32(13))
+    scaled = np.float32(moved.view(np.float32) * np.float32(2.0**112))
+    special = np.uint32(np.uint32(0x7F800000) | moved)
+    sign = np.uint32((half & np.uint32(0x8000)) << np.uint32(16))
+    return np.int32(sign | (special if size >= np.uint32(0x7C00) else scaled.view(np.uint32)))
 
 
 @jit
 def widen_bfloat16(bits, out):
-    """A bfloat16 is the upper half of a float32."""
+    """Widen a matrix of bfloat16 bits; `out`: the bits of float32, as int32."""
     for i in range(bits.shape[0]):
         source, target = bits[i], out[i]
         for j in range(len(source)):
-            target[j] = np.uint32(source[j]) << np.uint32(16)
+            target[j] = bits_of_bfloat16(source[j])
 
 
 @jit
 def widen_float16(bits, out):
-    """Exponent and fraction move to their places, then 2**112 makes up for the bias.
-
-    The product is exact, for subnormal numbers too. `out`: the float32 array as uint32.
-    """
-    bias = np.float32(2.0**112)
+    """Widen a matrix of float16 bits; `out`: the bits of float32, as int32."""
     for i in range(bits.shape[0]):
         source, target = bits[i], out[i]
         for j in range(len(source)):
-            half = np.uint32(source[j])
-            size = half & np.uint32(0x7FFF)
-            scaled = np.uint32(size << np.uint32(13)).view(np.float32) * bias
-            wide = np.float32(scaled).view(np.uint32)
-            special = np.uint32(0x7F800000) | size << np.uint32(13)
-            sign = (half & np.uint32(0x8000)) << np.uint32(16)
-            target[j] = sign | (special if size >= np.uint32(0x7C00) else wide)
+            target[j] = bits_of_float16(source[j])

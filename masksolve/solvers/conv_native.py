@@ -11,7 +11,6 @@ from ..errors import UnsupportedError
 from ..kernels import two_four
 from ..pattern import Degree, Pattern
 from ..solution import BlockSolution
-from .widening import widened
 
 __all__ = ["refuses", "solve", "solve_matrix"]
 
@@ -54,4 +53,4 @@ def solve_matrix(
 ) -> bool:
     """Search a matrix of raw scores in one pass; see `masksolve.methods.MatrixSolver`."""
     at_most = degree == "at_most"
-    return bool(two_four.solve_band(widened(scores), mask, absolute=absolute, at_most=at_most))
+    return bool(two_four.solve_band(scores, mask, absolute=absolute, at_most=at_most))

@@ -1,4 +1,4 @@
-"""16-bit floats to float32: what every `MatrixSolver` begins with."""
+"""16-bit floats to float32: for a `MatrixSolver` whose kernel takes no others."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def widened(scores: NDArray[Any]) -> NDArray[np.floating]:
 
     kernel = widen.widen_float16 if scores.dtype == np.float16 else widen.widen_bfloat16
     wide = np.empty(scores.shape, dtype=np.float32)
-    kernel(scores.view(np.uint16), wide.view(np.uint32))
+    kernel(scores.view(np.uint16), wide.view(np.int32))
     return wide

@@ -2,6 +2,7 @@
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numba import config
@@ -69,6 +70,35 @@ def test_matrices_have_optimal_masks(name, at_most, absolute, dtype):
     if at_most:
         x &= q >= 0
     check(q, x, at_most)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("absolute", "at_most"), [(True, False), (True, True), (False, False)], ids=str
+)
+def test_what_the_quick_kernel_decides_is_exact(absolute, at_most, kind):
+    """Ties of large scores that small ones break, by bits that the quick kernel may cut off."""
+    rng = np.random.default_rng(7)
+    count = 60 if PLAIN else 8000
+    shape = 4, 4 * count
+    dtype = ml_dtypes.bfloat16 if kind == "bfloat16" else np.dtype(kind)
+    significant = ml_dtypes.finfo(dtype).nmant
+    small = 1 + rng.integers(0, 2**significant, shape) * 2.0**-significant
+    small *= 2.0 ** -np.repeat(rng.integers(5, 15, count), 4)
+    large = rng.choice([-1.0, -0.5, 0.5, 1.0], shape)
+    scores = np.where(rng.random(shape) < 0.5, small, large)
+    W = np.concatenate([scores, rng.normal(size=shape)], axis=1).astype(dtype)
+    entries = W.view(np.uint16) if W.itemsize == 2 else W
+    exact, found = numbers = np.zeros((2, 2 * count), np.int32)
+    for quick in (0, 1):
+        kernel = two_four._numbers_kernel(kind, absolute, at_most, bool(quick))
+        with np.errstate(over="ignore"):  # uncompiled, NumPy tells of what wraps round
+            kernel(entries, 0, 2 * count, numbers[quick])
+    decided = found != two_four.DOUBT
+    assert (exact >= 0).all()
+    assert (found[decided] == exact[decided]).all()
+    assert decided[count:].mean() > 0.9
+    assert not decided.all()
 
 
 @pytest.mark.parametrize("at_most", [False, True])
