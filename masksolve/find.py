@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from .bands import Progress, check_workers, report_progress, run_bands
 from .certify import relative_gap
 from .errors import OptionError, SolverError
-from .methods import METHODS, BlockSolver, MatrixSolver, Method, WarmSolver, find_method
+from .matrices import MatrixProblem, OldPrices, Proof, matrix_dtype, rescaled
+from .methods import METHODS, BlockSolver, MatrixProver, MatrixSolver, Method, find_method
 from .pattern import Degree, Pattern, check_degree
 from .residual import (
     block_objective,
@@ -27,30 +28,14 @@ from .tiling import Band, Remainder, make_tiling
 
 __all__ = ["compare", "find_mask", "solve"]
 
-
-#: What is done with a band once it is solved: band, q, shift, solution, seconds.
-BandWork = Callable[
+#: What is done with a band of integer blocks once it is solved: band, q, shift, solution, seconds.
+_BandWork = Callable[
     [Band, NDArray[np.int64], NDArray[np.int64], BlockSolution, float],
     None,
 ]
 
-_WarmBand = Callable[[NDArray[np.int64], NDArray[np.int64], Band], BlockSolution]
-
-
-def _matrix_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
-    """Return the dtype in which a matrix solver takes scores of `dtype` without error, if any."""
-    if dtype.kind in "biu" or dtype == np.longdouble:
-        return None
-    if dtype == np.float16 or dtype.name == "bfloat16":
-        return dtype.newbyteorder("=")
-    return np.dtype(np.float32 if np.can_cast(dtype, np.float32) else np.float64)
-
-
-def _rescaled(prices: NDArray[np.int64], shift: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Prices times ``2**shift``, a block at a time: a start, so neither exact nor too large."""
-    with np.errstate(over="ignore"):
-        scaled = np.ldexp(prices.astype(np.float64), np.clip(shift, -100, 100)[:, None])
-    return np.clip(np.rint(scaled), -(2.0**50), 2.0**50).astype(np.int64)
+#: What is done with a proven band: band, proof, seconds to solve it, seconds to prove it.
+_Record = Callable[[Band, Proof, float, float], None]
 
 
 class _Problem:
@@ -81,11 +66,11 @@ class _Problem:
         self.workers = check_workers(workers)
         self.progress = progress
         self.solver = self.method.load()
-        self.warm = None if warm_start is None else self._warm_solver(warm_start)
+        self.old = None if warm_start is None else self._old_certificate(warm_start)
         self.mask = np.empty_like(self.array, dtype=np.bool_, subok=False)
 
-    def _warm_solver(self, previous: MaskSolution) -> _WarmBand | None:
-        """Check an earlier solution and return what solves a band from its prices."""
+    def _old_certificate(self, previous: MaskSolution) -> Certificate | None:
+        """Check an earlier solution and return its proof, if the method has a use for prices."""
         if not isinstance(previous, MaskSolution):
             raise OptionError(
                 f"warm_start must be a MaskSolution, as solve returns it, "
@@ -102,44 +87,74 @@ class _Problem:
                 raise OptionError(
                     f"warm_start is a solution for {name} {was}, but this call has {name} {now}"
                 )
-        solver = self.method.load_warm_solver()
-        if solver is None:  # no use for prices: the same answer, from cold
-            return None
-        warm: WarmSolver = solver
-        prices = old.v.reshape(*self.tiling.grid, self.pattern.m)
-        shifts = old.shift.reshape(self.tiling.grid)
+        return None if self.method.load_warm_solver() is None else old
 
-        def solve_band(q: NDArray[np.int64], shift: NDArray[np.int64], band: Band) -> BlockSolution:
-            v = prices[band].reshape(-1, self.pattern.m)
-            v = _rescaled(v, shift - shifts[band].ravel())
-            return warm(q, self.pattern.n, self.degree, v)
-
-        return solve_band
+    def _old_prices(self, old: Certificate, band: Band) -> OldPrices:
+        """Copy the prices and shifts of a band's blocks; one axis for all matrices and rows."""
+        grid, m = self.tiling.grid, self.pattern.m
+        columns = band.shape[2]
+        u, v = (p.reshape(*grid, m)[band].reshape(-1, columns, m).copy() for p in (old.u, old.v))
+        return OldPrices(u, v, old.shift.reshape(grid)[band].reshape(-1, columns).copy())
 
     def find(self) -> None:
         """Fill the mask: from raw matrices where the method and the dtype allow it."""
-        dtype = _matrix_dtype(self.array.dtype)
-        whole = self.method.load_matrix_solver()
-        signed = self.degree == "at_most" and not self.absolute
-        if whole is None or dtype is None or signed:
-            self.solve(lambda *_: None)
+        matrix, solve = self._matrix_problem(), self.method.load_matrix_solver()
+        if matrix is None or solve is None:
+            self._run(lambda band: self._solve_band(band, lambda *_: None), self.method.band)
             return
-        by_matrix: MatrixSolver = whole
+        by_matrix: MatrixSolver = solve
 
         def one_band(band: Band) -> None:
             if band.shape[0] > 1:  # many small matrices: as blocks, all at once
                 self._solve_band(band, lambda *_: None)
-            elif not self._find_in_matrix(by_matrix, dtype, band):
+            elif not matrix.find(by_matrix, band):
                 raise nonfinite_error(self.array)
 
+        self._run(one_band, self._matrix_band())
+
+    def prove(self, record: _Record) -> None:
+        """Fill the mask, and have the proof of every band recorded."""
+        matrix, solve = self._matrix_problem(), self.method.load_matrix_prover()
+
+        def blockwise(band: Band) -> None:
+            self._solve_band(band, lambda _, *found: record(band, *self._prove_blocks(*found)))
+
+        if matrix is None or solve is None:
+            self._run(blockwise, self.method.band)
+            return
+        by_matrix: MatrixProver = solve
+        read = False
+        if self.old is not None and self.tiling.blocks:
+            # Of the first block row, so that it does not depend on how bands are cut.
+            first = Band(slice(0, 1), slice(0, 1), slice(0, self.tiling.grid[2]))
+            read = matrix.worth_reading(self._old_prices(self.old, first), first)
+
+        def one_band(band: Band) -> None:
+            if band.shape[0] > 1:
+                blockwise(band)
+                return
+            old = None if self.old is None else self._old_prices(self.old, band)
+            found = matrix.prove(by_matrix, band, old, read=read)
+            if found is None:
+                raise nonfinite_error(self.array)
+            record(band, *found)
+
+        self._run(one_band, self._matrix_band())
+
+    def _matrix_problem(self) -> MatrixProblem | None:
+        """Return how to solve bands as they lie in memory, or None if they must become blocks."""
+        dtype = matrix_dtype(self.array.dtype)
+        if dtype is None or (self.degree == "at_most" and not self.absolute):
+            return None
+        return MatrixProblem(
+            self.array, self.mask, self.tiling, self.pattern, self.degree, self.absolute, dtype
+        )
+
+    def _matrix_band(self) -> int:
         # Small matrices go many to a band, as blocks; a large one in a few bands a worker.
         rows, columns = self.tiling.matrix_shape
         share = max(self.method.band, rows * columns // (4 * self.workers))
-        self._run(one_band, min(share, self.method.matrix_band))
-
-    def solve(self, work: BandWork) -> None:
-        """Fill the mask, and call ``work(band, q, shift, solution, seconds)`` for every band."""
-        self._run(lambda band: self._solve_band(band, work), self.method.band)
+        return min(share, self.method.matrix_band)
 
     def _run(self, one_band: Callable[[Band], None], entries: int) -> None:
         with report_progress(
@@ -152,23 +167,7 @@ class _Problem:
 
             run_bands(self.tiling.bands(entries), told, workers=self.workers)
 
-    def _find_in_matrix(self, solve: MatrixSolver, dtype: np.dtype[Any], band: Band) -> bool:
-        """Solve a part of one matrix as it lies in memory, or from a padded copy."""
-        (scores,), (mask,) = self.tiling.views(self.array, band), self.tiling.views(self.mask, band)
-        shape = band.shape[1] * self.pattern.m, band.shape[2] * self.pattern.m
-        if scores.shape != shape or scores.dtype != dtype or not scores.flags.c_contiguous:
-            padded = np.zeros(shape, dtype=dtype)
-            padded[: scores.shape[0], : scores.shape[1]] = scores
-            scores = padded
-        direct = mask.shape == shape and mask.flags.c_contiguous
-        target = mask if direct else np.empty(shape, dtype=np.bool_)
-        if not solve(scores, self.pattern, self.degree, self.absolute, target):
-            return False
-        if not direct:
-            mask[...] = target[: mask.shape[0], : mask.shape[1]]
-        return True
-
-    def _solve_band(self, band: Band, work: BandWork) -> None:
+    def _solve_band(self, band: Band, work: _BandWork) -> None:
         scaled = to_fixed_point(self.tiling.gather(self.array, band), absolute=self.absolute)
         if scaled is None:
             raise nonfinite_error(self.array)
@@ -182,13 +181,44 @@ class _Problem:
     def _solve_blocks(
         self, q: NDArray[np.int64], shift: NDArray[np.int64], band: Band
     ) -> BlockSolution:
-        if self.warm is not None:
-            return self.warm(q, shift, band)
+        warm = None if self.old is None else self.method.load_warm_solver()
+        if self.old is not None and warm is not None:
+            start = self._old_prices(self.old, band)
+            v = rescaled(start.v.reshape(-1, self.pattern.m), shift - start.shift.ravel())
+            return warm(q, self.pattern.n, self.degree, v)
         if self.method.solver is None:
             return self.solver(q, self.pattern.n, self.degree)
         # A caller's own solver gets a copy to scribble on, and is not believed.
         answer = self.solver(q.copy(), self.pattern.n, self.degree)
         return _checked_solution(answer, q, self.method, self.pattern, self.degree)
+
+    def _prove_blocks(
+        self,
+        q: NDArray[np.int64],
+        shift: NDArray[np.int64],
+        solution: BlockSolution,
+        seconds: float,
+    ) -> tuple[Proof, float, float]:
+        """Prove a band of integer blocks; see `_Record`."""
+        start, n = time.perf_counter(), self.pattern.n
+        u, v = self._potentials(q, solution)
+        objective, bound = block_objective(q, solution.mask), weak_bound(q, u, v, n)
+        proof = Proof(u, v, shift, objective, bound, q.sum(axis=(1, 2)))
+        return proof, seconds, time.perf_counter() - start
+
+    def _potentials(
+        self, q: NDArray[np.int64], solution: BlockSolution
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Potentials of blocks: the engine's own, else from the mask, else by dual ascent."""
+        own, n = self.method.solver is not None, self.pattern.n
+        if solution.u is not None and solution.v is not None:
+            return solution.u, solution.v
+        if not (self.method.exact or own):
+            return dual_ascent(q, n, self.degree)
+        u, v, optimal = find_potentials(q, solution.mask, n, self.degree)
+        if own and not optimal.all():
+            u[~optimal], v[~optimal] = dual_ascent(q[~optimal], n, self.degree)
+        return u, v
 
 
 def find_mask(
@@ -341,58 +371,47 @@ def solve(
 
 def _solve(problem: _Problem) -> MaskSolution:
     tiling, pattern, method = problem.tiling, problem.pattern, problem.method
-    n, m = pattern.n, pattern.m
-    u, v = (np.empty((*tiling.grid, m), dtype=np.int64) for _ in range(2))
-    shift, objective, bound, total = (np.empty(tiling.grid, dtype=np.int64) for _ in range(4))
+    whole = Proof(
+        *(np.empty((*tiling.grid, pattern.m), dtype=np.int64) for _ in range(2)),
+        *(np.empty(tiling.grid, dtype=np.int64) for _ in range(4)),
+    )
     seconds = {"solve": 0.0, "certify": 0.0}
 
-    def certify_band(
-        band: Band,
-        q: NDArray[np.int64],
-        shifts: NDArray[np.int64],
-        solution: BlockSolution,
-        spent: float,
-    ) -> None:
-        start = time.perf_counter()
-        band_u, band_v = _potentials(q, solution, n, problem)
-        kept, limit = block_objective(q, solution.mask), weak_bound(q, band_u, band_v, n)
-        if method.exact and not np.array_equal(kept, limit):
+    def record(band: Band, proof: Proof, solving: float, proving: float) -> None:
+        short = proof.objective != proof.bound
+        if method.exact and short.any():
             raise SolverError(
                 f"{method.label} returned a mask that is not optimal in "
-                f"{int((kept != limit).sum())} of {len(q)} blocks; this is a defect of masksolve, "
+                f"{int(short.sum())} of {short.size} blocks; this is a defect of masksolve, "
                 f"please report it"
             )
-        for whole, part in (
-            (u, band_u.reshape(*band.shape, m)),
-            (v, band_v.reshape(*band.shape, m)),
-            (shift, shifts.reshape(band.shape)),
-            (objective, kept.reshape(band.shape)),
-            (bound, limit.reshape(band.shape)),
-            (total, q.sum(axis=(1, 2)).reshape(band.shape)),
-        ):
-            whole[band] = part
-        seconds["solve"] += spent
-        seconds["certify"] += time.perf_counter() - start
+        for target, part in zip(whole, proof, strict=True):
+            target[band] = part.reshape(target[band].shape)
+        seconds["solve"] += solving
+        seconds["certify"] += proving
 
-    problem.solve(certify_band)
+    problem.prove(record)
     shape = tiling.block_shape
+    objective, bound, total, shift = whole.objective, whole.bound, whole.total, whole.shift
+    kept = scaled_total(objective, shift)
+    gap = relative_gap(objective, bound, shift)
     certificate = Certificate(
         pattern=pattern,
         degree=problem.degree,
         absolute=problem.absolute,
         axes=tiling.axes,
         shape=tiling.shape,
-        u=u.reshape(*shape, m),
-        v=v.reshape(*shape, m),
+        u=whole.u.reshape(*shape, pattern.m),
+        v=whole.v.reshape(*shape, pattern.m),
         shift=shift.reshape(shape),
         objective=objective.reshape(shape),
         bound=bound.reshape(shape),
     )
     return MaskSolution(
         mask=problem.mask,
-        objective=scaled_total(objective, shift),
-        bound=scaled_total(bound, shift),
-        gap=relative_gap(objective, bound, shift),
+        objective=kept,
+        bound=kept if gap == 0 else scaled_total(bound, shift),
+        gap=gap,
         total=scaled_total(total, shift),
         kept_share=scaled_ratio(objective, total, shift),
         certificate=certificate,
@@ -406,21 +425,6 @@ def _solve(problem: _Problem) -> MaskSolution:
             certify_seconds=seconds["certify"],
         ),
     )
-
-
-def _potentials(
-    q: NDArray[np.int64], solution: BlockSolution, n: int, problem: _Problem
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Potentials for a band: the engine's own, else from the mask, else by dual ascent."""
-    own = problem.method.solver is not None
-    if solution.u is not None and solution.v is not None:
-        return solution.u, solution.v
-    if not (problem.method.exact or own):
-        return dual_ascent(q, n, problem.degree)
-    u, v, optimal = find_potentials(q, solution.mask, n, problem.degree)
-    if own and not optimal.all():
-        u[~optimal], v[~optimal] = dual_ascent(q[~optimal], n, problem.degree)
-    return u, v
 
 
 def _checked_solution(

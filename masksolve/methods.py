@@ -18,6 +18,7 @@ from .solution import BlockSolution
 __all__ = [
     "METHODS",
     "BlockSolver",
+    "MatrixProver",
     "MatrixSolver",
     "Method",
     "WarmSolver",
@@ -35,6 +36,22 @@ BlockSolver = Callable[[NDArray[np.int64], int, Degree], BlockSolution]
 #: at_most with signed scores.
 MatrixSolver = Callable[
     [NDArray[Any], Pattern, Degree, bool, NDArray[np.bool_]],
+    bool,
+]
+
+#: Scores of float32 or float64, else as for a `MatrixSolver`; pattern, degree, absolute, mask to
+#: write, potentials u and v (blocks, m) to write, and whether v holds prices to start from.
+MatrixProver = Callable[
+    [
+        NDArray[Any],
+        Pattern,
+        Degree,
+        bool,
+        NDArray[np.bool_],
+        NDArray[np.int64],
+        NDArray[np.int64],
+        bool,
+    ],
     bool,
 ]
 
@@ -69,8 +86,9 @@ class Method:
         ``"module:function"`` of the block solver below `masksolve.solvers`.
     package : str
         The package that the engine comes from.
-    matrix_home, warm_home : str or None
-        ``"module:function"`` of a `MatrixSolver` and of a `WarmSolver`, where there is one.
+    matrix_home, prove_home, warm_home : str or None
+        ``"module:function"`` of a `MatrixSolver`, of a `MatrixProver` and of a `WarmSolver`,
+        where there is one.
     refuses : str or None
         ``"module:function"`` of ``(pattern, degree) -> reason or None``, for a method that
         does not do every pattern.
@@ -86,6 +104,7 @@ class Method:
     home: str
     package: str
     matrix_home: str | None = None
+    prove_home: str | None = None
     warm_home: str | None = None
     refuses: str | None = None
     band: int = _FAST_BAND
@@ -121,6 +140,10 @@ class Method:
         """Import and return the solver of raw matrices, if the method has one."""
         return None if self.matrix_home is None else self._load(self.matrix_home)
 
+    def load_matrix_prover(self) -> MatrixProver | None:
+        """Import and return the solver of raw matrices that yields potentials, if there is one."""
+        return None if self.prove_home is None else self._load(self.prove_home)
+
     def load_warm_solver(self) -> WarmSolver | None:
         """Import and return the solver that takes start prices, if the method has one."""
         return None if self.warm_home is None else self._load(self.warm_home)
@@ -151,6 +174,7 @@ METHODS: tuple[Method, ...] = (
         about="dual ascent on many blocks at once, then augmenting paths, in Numba",
         home="flow_native:solve",
         matrix_home="flow_native:solve_matrix",
+        prove_home="flow_native:prove_matrix",
         warm_home="flow_native:solve_warm",
         package="numba",
     ),

@@ -29,6 +29,7 @@ __all__ = [
     "Masks",
     "Optimised",
     "block_objective",
+    "bound_fits",
     "dual_ascent",
     "find_potentials",
     "first_bad_line",
@@ -95,15 +96,20 @@ def weak_bound(q: Blocks, u: Blocks, v: Blocks, n: int) -> Blocks:
     CertificateError
         The potentials are so large that the bound does not fit an int64.
     """
-    m = q.shape[-1]
-    # Not np.abs: that of the smallest int64 is negative.
-    largest = max(max(int(p.max(initial=0)), -int(p.min(initial=0))) for p in (u, v))
-    if (2 * n * m + 2 * m * m) * max(largest, 1) + m * m * int(np.abs(q).max(initial=0)) >= 2**63:
+    if not bound_fits(u, v, n, int(np.abs(q).max(initial=0))):
         return _exact_bound(q, u, v, n)
     slack = q - u[:, :, None]
     slack -= v[:, None, :]
     np.maximum(slack, 0, out=slack)
     return np.asarray(n * (u.sum(axis=1) + v.sum(axis=1)) + slack.sum(axis=(1, 2)))
+
+
+def bound_fits(u: Blocks, v: Blocks, n: int, largest_score: int) -> bool:
+    """Whether no sum on the way to a block's bound can overflow an int64; u, v: (..., m)."""
+    m = u.shape[-1]
+    # Not np.abs: that of the smallest int64 is negative.
+    largest = max(max(int(p.max(initial=0)), -int(p.min(initial=0))) for p in (u, v))
+    return bool((2 * n * m + 2 * m * m) * max(largest, 1) + m * m * largest_score < 2**63)
 
 
 def _exact_bound(q: Blocks, u: Blocks, v: Blocks, n: int) -> Blocks:

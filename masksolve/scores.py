@@ -25,6 +25,7 @@ from .errors import DtypeError, NonFiniteError
 
 __all__ = [
     "FRACTION_BITS",
+    "LARGEST",
     "as_real_array",
     "nonfinite_error",
     "safe_ldexp",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 FRACTION_BITS = 40
+#: What no fixed-point score exceeds.
+LARGEST = 1 << FRACTION_BITS
 
 _SCAN_ENTRIES = 1 << 20
 
@@ -156,8 +159,7 @@ def _pieces(scores: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
 def scaled_sum(values: NDArray[np.int64], shift: NDArray[np.int64]) -> tuple[float, int]:
     """Sum ``values * 2**-shift`` as ``(mantissa, exponent)``, meaning ``mantissa * 2**exponent``.
 
-    The common exponent is that of the largest terms, so nothing overflows; the sum is
-    rounded once, whatever the order of the terms.
+    The sum is formed in integers and rounded once. The exponent is that of the largest terms.
 
     Examples
     --------
@@ -167,10 +169,17 @@ def scaled_sum(values: NDArray[np.int64], shift: NDArray[np.int64]) -> tuple[flo
     counted = values != 0
     if not counted.any():
         return 0.0, 0
-    exponent = -int(shift[counted].min())
-    with np.errstate(under="ignore"):
-        terms = np.ldexp(values[counted].astype(np.float64), -shift[counted] - exponent)
-    return math.fsum(terms), exponent
+    values, shift = values[counted], shift[counted]
+    low, high = int(shift.min()), int(shift.max())
+    # Halves of 32 bits: sums of fewer than 2**31 of either fit an int64.
+    halves = np.zeros((2, high - low + 1), dtype=np.int64)
+    for half, terms in zip(halves, (values >> 32, values & 0xFFFFFFFF), strict=True):
+        np.add.at(half, shift - low, terms)
+    whole = sum(
+        ((int(top) << 32) + int(bottom)) << (high - low - at)
+        for at, (top, bottom) in enumerate(halves.T)
+    )
+    return whole / (1 << (high - low)), -low
 
 
 def scaled_total(values: NDArray[np.int64], shift: NDArray[np.int64]) -> float:

@@ -1,5 +1,7 @@
 """find_mask, solve and compare: inputs of every kind, bad input, the edges, determinism."""
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import masksolve as ms
 from masksolve import errors, methods
 from masksolve.residual import block_objective
 from masksolve.solution import BlockSolution
+from masksolve.solvers import flow_native
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(24, 40)).astype(np.float32)
@@ -266,9 +269,25 @@ def test_an_own_solver_cannot_spoil_the_scores():
 
 def test_an_exact_method_that_is_not_is_reported(monkeypatch):
     record = methods.METHODS[0]
-    liar = type(record)(**{**record.__dict__, "home": "greedy:solve"})
+    liar = replace(record, home="greedy:solve", prove_home=None)
     monkeypatch.setattr(methods, "METHODS", (liar, *methods.METHODS[1:]))
     with pytest.raises(errors.SolverError, match=r"flow/native returned a mask .* not optimal"):
+        ms.solve(W, 2, 4, method="flow")
+
+
+@pytest.mark.parametrize("wrong", ["mask", "u", "v"])
+def test_an_exact_matrix_solver_that_is_not_is_reported(monkeypatch, wrong):
+    def lie(*arguments):
+        finite = flow_native.prove_matrix(*arguments)
+        _, _, _, _, mask, u, v, _ = arguments
+        if wrong == "mask":
+            mask[:4] = mask[:4][::-1].copy()
+        else:
+            (u if wrong == "u" else v)[0, 0] += 2**41
+        return finite
+
+    monkeypatch.setattr(methods.Method, "load_matrix_prover", lambda _: lie)
+    with pytest.raises(errors.SolverError, match=r"not optimal in \d+ of"):
         ms.solve(W, 2, 4, method="flow")
 
 

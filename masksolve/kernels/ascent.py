@@ -184,10 +184,7 @@ def _solve_lanes(
             floor = np.float32(0)
             _level(U, V)
             rows(S, V, pairs, n, one, floor, U)
-        if stage > 0 or not warm:
-            _round_prices(V, grain, prices[3])
-        else:
-            prices[3] = VI
+        _round_prices(V, grain, prices[3])
         prove(S, U, V, Q, prices[3], n, at_most, bits[1], prices[2], proven)
         left = 0
         for l in range(lanes):
@@ -396,7 +393,7 @@ def _engine(solve, scores):
 def _plan(m, at_most, warm):
     """Over-relaxation, and the rounds before each attempt at a proof: the best measured."""
     omega = np.float32(min(1 + math.log2(max(m, 2)) / 10, 1.7))
-    rounds = [0, 3, 6] if warm else [round(2.6 * math.sqrt(m)), 5]
+    rounds = [round(1.5 * math.sqrt(m)), 4] if warm else [round(2.6 * math.sqrt(m)), 5]
     if at_most:
         rounds += [8, 12]
     return omega, np.array(rounds, np.int64)

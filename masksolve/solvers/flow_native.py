@@ -12,7 +12,7 @@ from ..pattern import Degree, Pattern
 from ..solution import BlockSolution
 from .widening import widened
 
-__all__ = ["solve", "solve_matrix", "solve_warm"]
+__all__ = ["prove_matrix", "solve", "solve_matrix", "solve_warm"]
 
 
 def solve(blocks: NDArray[np.int64], n: int, degree: Degree) -> BlockSolution:
@@ -67,5 +67,30 @@ def solve_matrix(
         mask,
         absolute=absolute,
         at_most=degree == "at_most",
+    )
+    return bool(by_path >= 0)
+
+
+def prove_matrix(
+    scores: NDArray[Any],
+    pattern: Pattern,
+    degree: Degree,
+    absolute: bool,
+    mask: NDArray[np.bool_],
+    u: NDArray[np.int64],
+    v: NDArray[np.int64],
+    warm: bool,
+) -> bool:
+    """Solve a matrix and yield the potentials; see `masksolve.methods.MatrixProver`."""
+    by_path = ascent.solve_band(
+        scores,
+        pattern.n,
+        pattern.m,
+        mask,
+        u,
+        v,
+        absolute=absolute,
+        at_most=degree == "at_most",
+        warm=warm,
     )
     return bool(by_path >= 0)

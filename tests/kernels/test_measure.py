@@ -1,0 +1,91 @@
+"""What masks and prices are worth, against the plain NumPy of the proofs; also with NUMBA_DISABLE_JIT=1."""
+
+import numpy as np
+import pytest
+from numba import config
+
+from masksolve.kernels import measure
+from masksolve.residual import block_objective, find_potentials, weak_bound
+from masksolve.scores import to_fixed_point
+from masksolve.testing.oracles import brute_force
+
+from .test_ascent import family, to_blocks
+
+PLAIN = bool(config.DISABLE_JIT)
+# More columns than one chunk holds, lines of 8 entries and more and of other lengths.
+SHAPES = [(2, 4, 8)] if PLAIN else [(1, 2, 600), (2, 5, 515), (4, 8, 528), (8, 16, 1040)]
+
+
+def measured(W, n, m, u, v, mask, absolute, at_most, select):
+    """Results of `measure_band`, blocks in a row: shift, value, bound, total, proven."""
+    grid = W.shape[0] // m, W.shape[1] // m
+    numbers = [np.full(grid, -7, np.int64) for _ in range(4)]
+    proven = np.zeros(grid, bool)
+    prices = (np.ascontiguousarray(p.reshape(grid[0], -1)) for p in (u, v))
+    options = {"absolute": absolute, "at_most": at_most, "select": select}
+    finite = measure.measure_band(W, n, m, *prices, mask, *numbers, proven, **options)
+    return finite, [array.ravel() for array in (*numbers, proven)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("name", ["gauss", "ties", "zeros", "huge", "subnormal"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_mask_and_prices_are_measured_as_numpy_does(shape, name, absolute, dtype):
+    n, m, width = shape
+    W = family(name, (2 * m, width)).astype(dtype)
+    rng = np.random.default_rng(5)
+    mask = rng.random(W.shape) < 0.5
+    q, shift = to_fixed_point(to_blocks(W, m), absolute=absolute)
+    u, v = (rng.integers(-(2**40), 2**40, (len(q), m)) for _ in range(2))
+    before = mask.copy()
+    finite, (*numbers, _) = measured(W, n, m, u, v, mask, absolute, False, select=False)
+    assert finite
+    assert (mask == before).all()
+    x = to_blocks(mask, m)
+    expected = shift, block_objective(q, x), weak_bound(q, u, v, n), q.sum(axis=(1, 2))
+    for found, right in zip(numbers, expected, strict=True):
+        assert (found == right).all()
+
+
+@pytest.mark.parametrize("at_most", [False, True])
+@pytest.mark.parametrize(("n", "m", "name"), [(2, 4, "gauss"), (2, 4, "ties"), (1, 3, "sparse")])
+def test_prices_select_a_mask_that_is_proven_if_and_only_if_it_is_one(n, m, name, at_most):
+    """Prices of the optimum, some of them spoilt."""
+    W = family(name, (2 * m, m * (6 if PLAIN else 40)), 3)
+    degree = "at_most" if at_most else "exact"
+    q, _ = to_fixed_point(to_blocks(W, m))
+    _, best = brute_force(q, n, degree)
+    u, v, _ = find_potentials(q, best, n, degree)
+    # shortest distances are tight: half-way to the next score they are not, where there is room
+    u += np.where(u > 0, -1, 0)
+    spoilt = np.random.default_rng(0).random(len(q)) < 0.4
+    v[spoilt, 0] += 2**38
+    mask = np.zeros(W.shape, bool)
+    finite, (_, value, bound, _, proven) = measured(W, n, m, u, v, mask, True, at_most, True)
+    assert finite
+    x = to_blocks(mask, m)
+    assert (x == (q - u[:, :, None] - v[:, None, :] > 0)).all()
+    rows, columns = x.sum(axis=2), x.sum(axis=1)
+    if at_most:
+        valid = ((rows <= n) & (columns <= n)).all(axis=1) & (np.minimum(u, v) >= 0).all(axis=1)
+    else:
+        valid = ((rows == n) & (columns == n)).all(axis=1)
+    assert (value == block_objective(q, x)).all()
+    assert (bound == weak_bound(q, u, v, n)).all()
+    assert (proven == (valid & (value == bound))).all()
+    assert (value[proven] == block_objective(q, best)[proven]).all()
+    if name == "gauss":
+        assert proven.any()
+        assert not proven.all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_told(bad):
+    for place in ((0, 0), (3, 7), (2, 519)):
+        W = np.ones((4, 520), np.float32)
+        W[place] = bad
+        prices = np.zeros((130, 4), np.int64)
+        with np.errstate(all="ignore"):
+            finite, _ = measured(W, 2, 4, prices, prices, W > 0, True, False, select=False)
+        assert not finite
