@@ -13,7 +13,7 @@ from .bands import Progress, check_workers, report_progress, run_bands
 from .certify import relative_gap
 from .errors import OptionError, SolverError
 from .matrices import MatrixProblem, OldPrices, Proof, matrix_dtype, rescaled
-from .methods import METHODS, BlockSolver, MatrixProver, MatrixSolver, Method, find_method
+from .methods import METHODS, BlockSolver, MatrixSolver, Method, find_method
 from .pattern import Degree, Pattern, check_degree
 from .residual import (
     block_objective,
@@ -114,15 +114,17 @@ class _Problem:
 
     def prove(self, record: _Record) -> None:
         """Fill the mask, and have the proof of every band recorded."""
-        matrix, solve = self._matrix_problem(), self.method.load_matrix_prover()
+        matrix, find = self._matrix_problem(), self.method.load_matrix_solver()
 
         def blockwise(band: Band) -> None:
             self._solve_band(band, lambda _, *found: record(band, *self._prove_blocks(*found)))
 
-        if matrix is None or solve is None:
+        # What a heuristic's mask is worth, dual ascent tells, and that takes blocks.
+        if matrix is None or find is None or not self.method.exact:
             self._run(blockwise, self.method.band)
             return
-        by_matrix: MatrixProver = solve
+        by_matrix: MatrixSolver = find
+        with_prices = self.method.load_matrix_prover()
         read = False
         if self.old is not None and self.tiling.blocks:
             # Of the first block row, so that it does not depend on how bands are cut.
@@ -133,8 +135,11 @@ class _Problem:
             if band.shape[0] > 1:
                 blockwise(band)
                 return
-            old = None if self.old is None else self._old_prices(self.old, band)
-            found = matrix.prove(by_matrix, band, old, read=read)
+            if with_prices is None:
+                found = matrix.find_and_prove(by_matrix, band)
+            else:
+                old = None if self.old is None else self._old_prices(self.old, band)
+                found = matrix.prove(with_prices, band, old, read=read)
             if found is None:
                 raise nonfinite_error(self.array)
             record(band, *found)

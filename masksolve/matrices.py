@@ -24,7 +24,7 @@ Shifts = NDArray[np.int64]
 # Of prices beyond, none prove anything: scores are at most 2**40.
 _HIGHEST = 2.0**50
 # A sample of blocks tells whether old prices prove enough for a look at all of them to pay.
-_WORTH = 0.6
+_WORTH = 0.8
 
 
 def matrix_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
@@ -102,15 +102,27 @@ class MatrixProblem:
         `old`: where to start. With `read`, blocks whose old prices still prove a mask are done
         with it. Returns the proof, and the seconds that solving and proving took.
         """
-        scores, target = widened(self._scores(band)), self._target(band)
-        job = _Proving(self, scores, target)
+        job = self._proving(band)
         if old is None:
             proof = job.solve(solve)
         else:
             proof = job.solve_rest(solve, old) if read else job.solve(solve, old.v)
+        return self._proven(job, proof, band)
+
+    def find_and_prove(self, solve: MatrixSolver, band: Band) -> tuple[Proof, float, float] | None:
+        """Do as `prove` does, for an exact solver that knows no prices."""
+        job = self._proving(band)
+        return self._proven(job, job.find(solve), band)
+
+    def _proving(self, band: Band) -> _Proving:
+        return _Proving(self, widened(self._scores(band)), self._target(band))
+
+    def _proven(
+        self, job: _Proving, proof: Proof | None, band: Band
+    ) -> tuple[Proof, float, float] | None:
         if proof is None:
             return None
-        self._store(target, band)
+        self._store(job.mask, band)
         return proof, job.solving, job.proving
 
     def _scores(self, band: Band) -> NDArray[Any]:
@@ -166,10 +178,31 @@ class _Proving:
             start is not None,
         )
         self.solving += time.perf_counter() - begin
+        return self._measure(u, v, None) if finite else None
+
+    def find(self, solver: MatrixSolver) -> Proof | None:
+        """Solve all blocks, then find potentials of their masks, and measure both."""
+        from .kernels.potentials import potentials_band
+
+        begin, problem = time.perf_counter(), self.problem
+        finite = solver(self.scores, problem.pattern, problem.degree, problem.absolute, self.mask)
+        found = time.perf_counter()
+        self.solving += found - begin
         if not finite:
             return None
-        if not bound_fits(u, v, pattern.n, LARGEST):
-            raise SolverError("the potentials are too large for their bound to fit an int64")
+        n, m = problem.pattern.n, problem.pattern.m
+        u, v = (np.empty((*self.grid, m), dtype=np.int64) for _ in range(2))
+        potentials_band(
+            self.scores,
+            n,
+            m,
+            self.mask,
+            u.reshape(-1, m),
+            v.reshape(-1, m),
+            absolute=problem.absolute,
+            at_most=problem.degree == "at_most",
+        )
+        self.proving += time.perf_counter() - found
         return self._measure(u, v, None)
 
     def solve_rest(self, solver: MatrixProver, old: OldPrices) -> Proof | None:
@@ -206,6 +239,8 @@ class _Proving:
         """Measure mask and prices; with `proven` the mask is written: what the prices select."""
         from .kernels.measure import measure_band
 
+        if not bound_fits(u, v, self.problem.pattern.n, LARGEST):
+            raise SolverError("the potentials are too large for their bound to fit an int64")
         begin, rows = time.perf_counter(), self.grid[0]
         shift, objective, bound, total = (np.empty(self.grid, dtype=np.int64) for _ in range(4))
         finite = measure_band(

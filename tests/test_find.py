@@ -267,9 +267,10 @@ def test_an_own_solver_cannot_spoil_the_scores():
     assert ms.solve(W, 2, 4, method=scribble).objective > 0
 
 
-def test_an_exact_method_that_is_not_is_reported(monkeypatch):
+@pytest.mark.parametrize("matrix_home", [None, "greedy:solve_matrix"])
+def test_an_exact_method_that_is_not_is_reported(monkeypatch, matrix_home):
     record = methods.METHODS[0]
-    liar = replace(record, home="greedy:solve", prove_home=None)
+    liar = replace(record, home="greedy:solve", matrix_home=matrix_home, prove_home=None)
     monkeypatch.setattr(methods, "METHODS", (liar, *methods.METHODS[1:]))
     with pytest.raises(errors.SolverError, match=r"flow/native returned a mask .* not optimal"):
         ms.solve(W, 2, 4, method="flow")

@@ -11,7 +11,7 @@ from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
 
-__all__ = ["measure_band"]
+__all__ = ["CHUNK", "fixed_point", "measure_band", "scale_blocks"]
 
 SCORE_BITS = 40
 CHUNK = 512  # columns that go through at once: few enough to stay in the nearest cache
@@ -19,7 +19,7 @@ EIGHT_ONES = np.uint64(0x0101010101010101)
 
 
 @jit
-def _scale(W, top, left, m, width, peak, factors, shift):
+def scale_blocks(W, top, left, m, width, peak, factors, shift):
     """Factors that bring a chunk of blocks to 40-bit fixed point, or False if a score is not finite."""
     peak[:] = 0
     finite = True
@@ -69,7 +69,7 @@ def _check_rows(kept, price, n, m, at_most, good):
 
 
 @jit
-def _fixed(row, factors, absolute, q):
+def fixed_point(row, factors, absolute, q):
     """Scores of a row in fixed point."""
     for c in range(len(q)):
         q[c] = np.int64(np.rint(row[c] * factors[0, c] * factors[1, c]))
@@ -133,7 +133,7 @@ def _measure(W, m, n, absolute, at_most, select, u, v, mask, shift, value, bound
             width = min(chunk, W.shape[1] - left)
             first, blocks = left // m, width // m
             here = slice(left, left + width)
-            if not _scale(W, top, left, m, width, peak, factors, shift[down, first:]):
+            if not scale_blocks(W, top, left, m, width, peak, factors, shift[down, first:]):
                 return False
             sums[:] = 0
             rows, columns, scores = u[down, here], v[down, here], q[:width]
@@ -142,7 +142,7 @@ def _measure(W, m, n, absolute, at_most, select, u, v, mask, shift, value, bound
             for i in range(m):
                 _spread(rows, i, m, price)
                 kept = mask[top + i, here]
-                _fixed(W[top + i, here], factors, absolute, scores)
+                fixed_point(W[top + i, here], factors, absolute, scores)
                 if select:
                     _select(scores, price, columns, kept, sums[3])
                     _check_rows(kept, price, n, m, at_most, good)
