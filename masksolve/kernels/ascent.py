@@ -14,6 +14,7 @@ from numba import from_dtype, types
 from .compiling import COMPILING, jit
 from .lines import LANES, LINE, line_kernels, prove_kernel, prove_signature
 from .paths import finish_block
+from .pointers import POINTER, address, caller
 
 __all__ = ["solve_band", "solve_blocks"]
 
@@ -142,6 +143,17 @@ def _scratch(m):
     return S, UV, bits, prices, _tilts(m)
 
 
+def _finish_signature(scores):
+    i64, lanes = types.int64, types.int64[:, ::1]
+    bits = types.uint64[:, ::1]
+    return types.void(scores[:, ::1], bits, lanes, lanes, i64, i64, types.boolean)
+
+
+call_lines = caller(LINE)
+call_prove = caller(lambda *arguments: prove_signature(arguments[3].dtype))
+call_finish = caller(lambda *arguments: _finish_signature(arguments[0].dtype))
+
+
 def _solve_lanes(
     work, Q, largest, lanes, n, at_most, warm, rows, columns, pairs, prove, finish, omega, plan
 ):
@@ -169,7 +181,7 @@ def _solve_lanes(
         for l in range(LANES):
             VI[j, l] = min(max(VI[j, l], 0 if at_most else -FINEST), FINEST) if warm else 0
             V[j, l] = VI[j, l]
-    rows(S, V, pairs, n, one, floor, U)
+    call_lines(rows, (S, V, pairs, n, one, floor, U))
     left = lanes
     for stage in range(len(plan)):
         level = (
@@ -178,14 +190,15 @@ def _solve_lanes(
         if level:
             floor = np.float32(-np.inf)
         for k in range(plan[stage]):
-            columns(S, U, pairs, n, omega, floor, V)
-            rows(S, V, pairs, n, omega if k < plan[stage] - 1 else one, floor, U)
+            call_lines(columns, (S, U, pairs, n, omega, floor, V))
+            last = k == plan[stage] - 1
+            call_lines(rows, (S, V, pairs, n, one if last else omega, floor, U))
         if level:
             floor = np.float32(0)
             _level(U, V)
-            rows(S, V, pairs, n, one, floor, U)
+            call_lines(rows, (S, V, pairs, n, one, floor, U))
         _round_prices(V, grain, prices[3])
-        prove(S, U, V, Q, prices[3], n, at_most, bits[1], prices[2], proven)
+        call_prove(prove, (S, U, V, Q, prices[3], n, at_most, bits[1], prices[2], proven))
         left = 0
         for l in range(lanes):
             if not done[l]:
@@ -197,7 +210,7 @@ def _solve_lanes(
             return 0
     for l in range(lanes):
         if not done[l]:
-            finish(Q, bits[0], UI, VI, l, n, at_most)
+            call_finish(finish, (Q, bits[0], UI, VI, l, n, at_most))
     return left
 
 
@@ -359,12 +372,6 @@ def _solve_blocks(
 solve_lanes = jit(_solve_lanes)
 
 
-def _finish_signature(scores):
-    i64, lanes = types.int64, types.int64[:, ::1]
-    bits = types.uint64[:, ::1]
-    return types.void(scores[:, ::1], bits, lanes, lanes, i64, i64, types.boolean)
-
-
 @functools.cache
 def _finish_kernel(scores):
     return jit(_finish, _finish_signature(scores))
@@ -374,12 +381,10 @@ def _finish_kernel(scores):
 def _engine(solve, scores):
     """`_solve_band` or `_solve_blocks` for scores of a Numba type.
 
-    The pattern's kernels are passed as function pointers: one compilation serves all patterns.
+    The pattern's kernels are passed by address: one compilation serves all patterns.
     """
     i64, flag, prices = types.int64, types.boolean, types.int64[:, ::1]
-    line, prove = types.FunctionType(LINE), types.FunctionType(prove_signature(scores))
-    finish = types.FunctionType(_finish_signature(scores))
-    kernels = line, line, prices, prove, finish, types.float32, i64[::1]
+    kernels = POINTER, POINTER, prices, POINTER, POINTER, types.float32, i64[::1]
     if solve is _solve_band:
         matrix = types.Array(scores, 2, "C", readonly=True)
         mask = types.Array(flag, 2, "C")
@@ -401,8 +406,12 @@ def _plan(m, at_most, warm):
 
 def _prepare(solve, n, m, scores, at_most, warm):
     with COMPILING:
-        kernels = *line_kernels(n, m), prove_kernel(m, scores), _finish_kernel(scores)
-        return _engine(solve, scores), (*kernels, *_plan(m, at_most, warm))
+        rows, columns, pairs = line_kernels(n, m)
+        prove, finish = prove_kernel(m, scores), _finish_kernel(scores)
+        engine = _engine(solve, scores)
+    lines = address(rows, LINE), address(columns, LINE), pairs
+    ends = address(prove, prove_signature(scores)), address(finish, _finish_signature(scores))
+    return engine, (*lines, *ends, *_plan(m, at_most, warm))
 
 
 def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, warm=False):

@@ -11,6 +11,7 @@ import numpy as np
 from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
+from .pointers import POINTER, address, caller
 from .sorting import LANES, RUN, sort_lanes
 
 __all__ = ["cover", "solve_band", "solve_blocks"]
@@ -24,6 +25,7 @@ _KEYS = _i64[::1]
 SORT = types.void(_KEYS)
 DESCEND = types.void(_KEYS, _i64, _i64, _i64, _i64, _flag, _KEYS, _flag[::1], _KEYS)
 COMPLETE = types.void(_i64, _i64, _i64, _i64[:, :, ::1], _flag[:, :, ::1], _i64[:, :, ::1], _KEYS)
+call_sort, call_descend, call_complete = caller(SORT), caller(DESCEND), caller(COMPLETE)
 
 
 @jit
@@ -160,13 +162,13 @@ def _decide(
     """Masks for the keys; block l begins at out[start + l * step], its rows `stride` apart."""
     keys, room, kept, worth, gain = work
     limit = np.int64(1) << (2 * bits) if drop_negative else MOST
-    sort(keys)
-    descend(keys, m, n, bits, limit, exact, room, kept, worth)
+    call_sort(sort, (keys,))
+    call_descend(descend, (keys, m, n, bits, limit, exact, room, kept, worth))
     if exact:
         wide = 1 << bits
         lines, shape = room.reshape((2, wide, LANES)), (LANES, wide, wide)
         boxed, prices = kept.reshape(shape), worth.reshape(shape)
-        complete(lanes, m, n, lines, boxed, prices, gain)
+        call_complete(complete, (lanes, m, n, lines, boxed, prices, gain))
     for l in range(lanes):
         for i in range(m):
             at = np.uint64(start + l * step + i * stride)
@@ -288,14 +290,19 @@ def _band(W, m, n, absolute, drop_negative, exact, out, sort, descend, complete)
 def _engine(solve, scores):
     """`_band` or `_blocks` for scores of a Numba type.
 
-    It gets the kernels as function pointers: else each would be compiled again within it.
+    It gets the kernels by address: else each would be compiled again within it.
     """
-    kernels = [types.FunctionType(kernel) for kernel in (SORT, DESCEND, COMPLETE)]
+    kernels = [POINTER] * 3
     if solve is _band:
         W = types.Array(scores, 2, "C", readonly=True)
         return jit(solve, _flag(W, _i64, _i64, _flag, _flag, _flag, _flag[::1], *kernels))
     blocks = types.Array(scores, 3, "C", readonly=True)
     return jit(solve, types.void(blocks, _i64, _flag, _flag, _flag[::1], *kernels))
+
+
+def _kernels():
+    pairs = (sort_lanes, SORT), (_descend, DESCEND), (_complete, COMPLETE)
+    return [address(kernel, signature) for kernel, signature in pairs]
 
 
 def _check_flags(drop_negative, exact):
@@ -312,7 +319,7 @@ def solve_blocks(blocks, n, drop_negative, exact, mask):
     _check_flags(drop_negative, exact)
     with COMPILING:
         engine = _engine(_blocks, types.int64)
-    engine(blocks, n, drop_negative, exact, mask.reshape(-1), sort_lanes, _descend, _complete)
+    engine(blocks, n, drop_negative, exact, mask.reshape(-1), *_kernels())
 
 
 def solve_band(W, n, m, mask, absolute, drop_negative, exact):
@@ -324,8 +331,7 @@ def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     _check_flags(drop_negative, exact)
     with COMPILING:
         engine = _engine(_band, from_dtype(W.dtype))
-    flat = mask.reshape(-1)
-    return engine(W, m, n, absolute, drop_negative, exact, flat, sort_lanes, _descend, _complete)
+    return engine(W, m, n, absolute, drop_negative, exact, mask.reshape(-1), *_kernels())
 
 
 @jit

@@ -21,6 +21,7 @@ import numpy as np
 from numba import types
 
 from .compiling import COMPILING, compiled, jit
+from .pointers import POINTER, address, caller
 from .prefetch import LINE, prefetch
 from .widen import bits_of_bfloat16, bits_of_float16
 
@@ -343,11 +344,17 @@ def _numbers_kernel(kind, absolute, at_most, quick):
     scope |= {f"c{c}": np.uint64(c) for c in range(4)}
     if kind in _SHORT:
         scope["bits_of"] = _SHORT[kind][0]
-    return compiled(source, name, __file__, scope, _numbers_signature(kind))
+    return compiled(source, name, __file__, scope, _numbers_signature(_entries(kind)))
 
 
-def _numbers_signature(kind):
-    return types.void(_entries(kind), types.int64, types.int64, types.int32[::1])
+def _numbers_signature(entries):
+    return types.void(entries, types.int64, types.int64, types.int32[::1])
+
+
+WRITE = types.void(types.int32[::1], types.uint32[:, ::1])
+
+call_numbers = caller(lambda entries, *_: _numbers_signature(entries))
+call_write = caller(WRITE)
 
 
 def _write_exact(numbers, rows):
@@ -407,7 +414,7 @@ def _settle(w, exact, first, numbers, doubtful, places, found):
         for r in range(4):
             for c in range(4):
                 doubtful[r, 4 * d + c] = w[r, 4 * (first + places[d]) + c]
-    exact(doubtful, 0, doubts, found)
+    call_numbers(exact, (doubtful, 0, doubts, found))
     for d in range(doubts):
         numbers[places[d]] = found[d]
     return doubts
@@ -430,10 +437,10 @@ def _band(W, quick, exact, write, mask):
             count = min(CHUNK, blocks - first)
             chunk = numbers[first : first + count]
             if wary > 0:
-                exact(w, first, count, chunk)
+                call_numbers(exact, (w, first, count, chunk))
                 wary -= 1
             else:
-                quick(w, first, count, chunk)
+                call_numbers(quick, (w, first, count, chunk))
             marks = np.int32(0)
             for l in range(count):
                 marks |= chunk[l]
@@ -443,19 +450,14 @@ def _band(W, quick, exact, write, mask):
                     return False
                 if 4 * doubts > count:
                     wary = WARY
-        write(numbers, words[top : top + 4])
+        call_write(write, (numbers, words[top : top + 4]))
     return True
-
-
-WRITE = types.void(types.int32[::1], types.uint32[:, ::1])
 
 
 @functools.cache
 def _engine(kind):
-    kernel = types.FunctionType(_numbers_signature(kind))
-    write = types.FunctionType(WRITE)
     mask = types.Array(types.boolean, 2, "C")
-    return jit(_band, types.boolean(_entries(kind), kernel, kernel, write, mask))
+    return jit(_band, types.boolean(_entries(kind), POINTER, POINTER, POINTER, mask))
 
 
 @functools.cache
@@ -473,14 +475,15 @@ def solve_band(W, mask, *, absolute=True, at_most=False):
     kind = W.dtype.name
     absolute = absolute and kind != "int64"
     with COMPILING:
-        exact = _numbers_kernel(kind, absolute, at_most, quick=False)
-        quick = exact
+        quick = exact = _numbers_kernel(kind, absolute, at_most, quick=False)
         # signed scores, clipped at zero, would tie and be in doubt
         if kind in _SHORT and (absolute or not at_most):
             quick = _numbers_kernel(kind, absolute, at_most, quick=True)
         engine, write = _engine(kind), _writer(at_most)
+    numbers = _numbers_signature(_entries(kind))
+    kernels = address(quick, numbers), address(exact, numbers), address(write, WRITE)
     entries = W.view(np.uint16) if W.dtype.itemsize == 2 else W
-    return engine(entries, quick, exact, write, mask)
+    return engine(entries, *kernels, mask)
 
 
 def solve_blocks(q, mask, *, at_most=False):
