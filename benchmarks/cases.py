@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -38,8 +37,9 @@ Prepare = Callable[[Array], tuple[Array, Run]]
 
 DTYPES = ("float32", "float16", "bfloat16")
 DISTRIBUTIONS = ("gaussian", "student", "integer", "minilm")
-LIMIT = "limit"
-NOISE = 0.01
+LIMITS = ("limit", "limit, new mask")
+#: Noise on the matrix of a warm start, as a share of its standard deviation.
+NOISES = (0.01, 0.0001)
 
 _WEIGHTS = Path(__file__).parents[1] / "notebooks" / "data" / "minilm_sample.safetensors"
 _FAST = ("limit", "auto", "flow/native")
@@ -250,7 +250,7 @@ def contestants(case: Case, methods: Sequence[str] = ("*",)) -> list[Contestant]
     auto = auto_label(case)
 
     def wanted(label: str) -> bool:
-        if label == LIMIT:
+        if label in LIMITS:
             return True
         names = [label, "auto"] if label == auto else [label]
         return all(
@@ -258,7 +258,7 @@ def contestants(case: Case, methods: Sequence[str] = ("*",)) -> list[Contestant]
             for globs in (case.who, methods)
         )
 
-    found = [_limit(case)]
+    found = _limits(case)
     pattern = Pattern(case.n, case.m)
     found += [_engine(case, r) for r in METHODS if r.why_not(pattern, case.degree) is None]
     if case.degree == "exact":
@@ -267,12 +267,20 @@ def contestants(case: Case, methods: Sequence[str] = ("*",)) -> list[Contestant]
     return [contestant for contestant in found if wanted(contestant.label)]
 
 
-def _limit(case: Case) -> Contestant:
-    def prepare(array: Array) -> tuple[Array, Run]:
+def _limits(case: Case) -> list[Contestant]:
+    """Thresholding into an array that is there, and into a new one, as `find_mask` returns it."""
+
+    def there(array: Array) -> tuple[Array, Run]:
         out = np.zeros(array.shape, np.bool_)
         return array, lambda array: peers.threshold(array, case.workers, out)
 
-    return Contestant(LIMIT, "limit", False, prepare)
+    def new(array: Array) -> Any:
+        return peers.threshold(array, case.workers, np.empty(array.shape, np.bool_))
+
+    return [
+        Contestant(label, "limit", False, prepare)
+        for label, prepare in zip(LIMITS, (there, _nothing_before(new)), strict=True)
+    ]
 
 
 def _nothing_before(run: Run) -> Prepare:
@@ -307,27 +315,30 @@ def _peers(case: Case) -> list[Contestant]:
 
 
 def _solves(case: Case) -> list[Contestant]:
-    """`solve` with its proof: from nothing, and from the solution of the matrix before."""
+    """`solve` with its proof: from nothing, and from the solution of the matrix before noise."""
 
     def solve(array: Array, **more: Any) -> Any:
         return ms.solve(array, case.n, case.m, workers=case.workers, **more).mask
 
     def cold(array: Array) -> tuple[Array, Run]:
-        return _add_noise(array), solve
+        return _add_noise(array, NOISES[0]), solve
 
-    def warm(array: Array) -> tuple[Array, Run]:
-        before = ms.solve(array, case.n, case.m, workers=case.workers)
-        return _add_noise(array), partial(solve, warm_start=before)
+    def warm(noise: float) -> Prepare:
+        def prepare(array: Array) -> tuple[Array, Run]:
+            before = ms.solve(array, case.n, case.m, workers=case.workers)
+            return _add_noise(array, noise), partial(solve, warm_start=before)
 
-    found = [Contestant("solve", "solve", True, cold)]
-    if "warm_start" in inspect.signature(ms.solve).parameters:
-        found.append(Contestant("solve, warm start", "solve", True, warm))
-    return found
+        return prepare
+
+    return [
+        Contestant("solve", "solve", True, cold),
+        *(Contestant(f"solve, warm, {x:g} noise", "solve", True, warm(x)) for x in NOISES),
+    ]
 
 
-def _add_noise(array: Array) -> Array:
-    """Return W plus Gaussian noise of 1 % of its standard deviation."""
-    spread = np.float32(NOISE) * array.astype(np.float32).std()
+def _add_noise(array: Array, share: float) -> Array:
+    """Return W plus Gaussian noise of a share of its standard deviation."""
+    spread = np.float32(share) * array.astype(np.float32).std()
     noise = np.random.default_rng(1).standard_normal(array.shape, np.float32)
     noise *= spread
     noise += array
