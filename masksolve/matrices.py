@@ -182,26 +182,16 @@ class _Proving:
 
     def find(self, solver: MatrixSolver) -> Proof | None:
         """Solve all blocks, then find potentials of their masks, and measure both."""
-        from .kernels.potentials import potentials_band
+        from .solvers.proving import potentials
 
         begin, problem = time.perf_counter(), self.problem
-        finite = solver(self.scores, problem.pattern, problem.degree, problem.absolute, self.mask)
+        how = problem.pattern, problem.degree, problem.absolute, self.mask
+        finite = solver(self.scores, *how)
         found = time.perf_counter()
         self.solving += found - begin
         if not finite:
             return None
-        n, m = problem.pattern.n, problem.pattern.m
-        u, v = (np.empty((*self.grid, m), dtype=np.int64) for _ in range(2))
-        potentials_band(
-            self.scores,
-            n,
-            m,
-            self.mask,
-            u.reshape(-1, m),
-            v.reshape(-1, m),
-            absolute=problem.absolute,
-            at_most=problem.degree == "at_most",
-        )
+        u, v = potentials(self.scores, *how)
         self.proving += time.perf_counter() - found
         return self._measure(u, v, None)
 
@@ -237,30 +227,29 @@ class _Proving:
 
     def _measure(self, u: Prices, v: Prices, proven: NDArray[np.bool_] | None) -> Proof | None:
         """Measure mask and prices; with `proven` the mask is written: what the prices select."""
-        from .kernels.measure import measure_band
+        from .solvers.proving import measure
 
-        if not bound_fits(u, v, self.problem.pattern.n, LARGEST):
+        problem = self.problem
+        if not bound_fits(u, v, problem.pattern.n, LARGEST):
             raise SolverError("the potentials are too large for their bound to fit an int64")
-        begin, rows = time.perf_counter(), self.grid[0]
-        shift, objective, bound, total = (np.empty(self.grid, dtype=np.int64) for _ in range(4))
-        finite = measure_band(
-            self.scores,
-            self.problem.pattern.n,
-            self.problem.pattern.m,
-            u.reshape(rows, -1),
-            v.reshape(rows, -1),
-            self.mask,
-            shift,
-            objective,
-            bound,
-            total,
-            np.empty(self.grid, dtype=np.bool_) if proven is None else proven,
-            absolute=self.problem.absolute,
-            at_most=self.problem.degree == "at_most",
-            select=proven is not None,
-        )
+        begin = time.perf_counter()
+        how = problem.pattern, problem.degree, problem.absolute, self.mask
+        measured = measure(self.scores, *how, u, v, select=proven is not None)
         self.proving += time.perf_counter() - begin
-        return Proof(u, v, shift, objective, bound, total) if finite else None
+        if measured is None:
+            return None
+        *numbers, sound = measured
+        proof = Proof(u, v, *numbers)
+        if proven is not None:
+            proven[...] = sound
+            return proof
+        wrong = int((~sound & (proof.objective == proof.bound)).sum())
+        if wrong:  # else the caller, who knows the method, sees the gap
+            raise SolverError(
+                f"the solver kept other than {problem.pattern} ({problem.degree}) in {wrong} "
+                f"blocks; this is a defect of masksolve, please report it"
+            )
+        return proof
 
 
 def _as_blocks(matrix: NDArray[Any], m: int) -> NDArray[Any]:

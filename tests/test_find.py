@@ -292,6 +292,19 @@ def test_an_exact_matrix_solver_that_is_not_is_reported(monkeypatch, wrong):
         ms.solve(W, 2, 4, method="flow")
 
 
+def test_what_is_no_mask_is_not_proven(monkeypatch):
+    """Of zero scores everything keeps the bound."""
+
+    def keep_all(*arguments):
+        for array in arguments[4:7]:
+            array[...] = array is arguments[4]
+        return True
+
+    monkeypatch.setattr(methods.Method, "load_matrix_prover", lambda _: keep_all)
+    with pytest.raises(errors.SolverError, match=r"kept other than 2:4 \(exact\) in 4 blocks"):
+        ms.solve(np.zeros((8, 8)), 2, 4, method="flow")
+
+
 # --- compare -----------------------------------------------------------------------------
 
 

@@ -88,19 +88,19 @@ def _add(q, price, columns, above, total):
 
 
 @jit
-def _select(q, price, columns, kept, counts):
-    """Keep what is worth more than its prices; count it by column."""
+def _select(q, price, columns, kept):
+    """Keep what is worth more than its prices."""
     for c in range(len(q)):
         kept[c] = q[c] - price[c] - columns[c] > 0
-    for c in range(len(q)):
-        counts[c] += kept[c]
 
 
 @jit
-def _hold(q, kept, held):
-    """Add the kept scores of a row to the sums of their columns."""
+def _hold(q, kept, held, counts):
+    """Add the kept scores of a row, and their number, to the sums of their columns."""
     for c in range(len(q)):
         held[c] += q[c] if kept[c] else 0
+    for c in range(len(q)):
+        counts[c] += kept[c]
 
 
 @jit
@@ -144,9 +144,9 @@ def _measure(W, m, n, absolute, at_most, select, u, v, mask, shift, value, bound
                 kept = mask[top + i, here]
                 fixed_point(W[top + i, here], factors, absolute, scores)
                 if select:
-                    _select(scores, price, columns, kept, sums[3])
-                    _check_rows(kept, price, n, m, at_most, good)
-                _hold(scores, kept, sums[0])
+                    _select(scores, price, columns, kept)
+                _check_rows(kept, price, n, m, at_most, good)
+                _hold(scores, kept, sums[0], sums[3])
                 _add(scores, price, columns, sums[1], sums[2])
             for b in range(blocks):
                 at = first + b
@@ -175,9 +175,10 @@ def measure_band(
     W: float32 or float64, (k*m, c*m); mask: bool, likewise; u, v: int64 (k, c*m), the prices of a
     block side by side; the results (k, c), int64, `proven` bool. All C-contiguous. Of each block:
     the fixed-point `shift`, the `value` that its mask keeps, the weak-duality `bound` of its
-    prices, the `total` of its scores. With `select` the mask is written, not read: kept is what
-    is worth more than its prices, and `proven` tells whether that is an optimal mask. The caller
-    sees to it that prices are not so large that sums could overflow.
+    prices, the `total` of its scores, and whether it is `proven`: the mask is one of the pattern,
+    and its value is the bound. With `select` the mask is written, not read: kept is what is worth
+    more than its prices. The caller sees to it that prices are not so large that sums could
+    overflow.
     """
     with COMPILING:
         engine = _engine(from_dtype(W.dtype))

@@ -11,7 +11,7 @@ from ..errors import UnsupportedError
 from ..kernels import greedy as kernel
 from ..pattern import Degree, Pattern
 from ..solution import BlockSolution
-from .widening import widened
+from .widening import widened_strips
 
 __all__ = ["cover_refuses", "solve", "solve_cover", "solve_matrix"]
 
@@ -58,7 +58,10 @@ def solve_matrix(
 ) -> bool:
     """Do the same for a matrix of raw scores in one pass; see `masksolve.methods.MatrixSolver`."""
     n, m, exact = pattern.n, pattern.m, degree == "exact"
-    return bool(kernel.solve_band(widened(scores), n, m, mask, absolute, not exact, exact))
+    return all(
+        kernel.solve_band(strip, n, m, part, absolute, not exact, exact)
+        for strip, part in widened_strips(scores, mask, m)
+    )
 
 
 def solve_cover(blocks: NDArray[np.int64], n: int, degree: Degree) -> BlockSolution:

@@ -80,6 +80,24 @@ def test_prices_select_a_mask_that_is_proven_if_and_only_if_it_is_one(n, m, name
         assert not proven.all()
 
 
+@pytest.mark.parametrize("m", [4, 8])
+def test_a_value_that_is_the_bound_does_not_prove_what_is_no_mask(m):
+    """Zero scores and prices: everything is worth the bound, but only masks are proven."""
+    W = np.zeros((m, 3 * m), np.float32)
+    prices = np.zeros((3, m), np.int64)
+    mask = np.zeros(W.shape, bool)
+    good = np.arange(m)[:, None] // 2 == np.arange(m) // 2  # two in every line
+    mask[:, :m] = good
+    mask[:, m : 2 * m] = good[np.arange(m) // 2 * 2]  # rows right, columns not
+    mask[:, m : 2 * m][-1] = mask[:, m : 2 * m][0]
+    mask[:, 2 * m :] = mask[:, m : 2 * m].T
+    for at_most in (False, True):
+        found = measured(W, 2, m, prices, prices, mask, True, at_most, select=False)
+        _, (_, value, bound, _, proven) = found
+        assert (value == bound).all()
+        assert proven.tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_not_finite_is_told(bad):
     for place in ((0, 0), (3, 7), (2, 519)):
