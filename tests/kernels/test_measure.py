@@ -23,7 +23,8 @@ def measured(W, n, m, u, v, mask, absolute, at_most, select):
     proven = np.zeros(grid, bool)
     prices = (np.ascontiguousarray(p.reshape(grid[0], -1)) for p in (u, v))
     options = {"absolute": absolute, "at_most": at_most, "select": select}
-    finite = measure.measure_band(W, n, m, *prices, mask, *numbers, proven, **options)
+    with np.errstate(over="ignore"):  # uncompiled, NumPy tells of what wraps round
+        finite = measure.measure_band(W, n, m, *prices, mask, *numbers, proven, **options)
     return finite, [array.ravel() for array in (*numbers, proven)]
 
 
