@@ -518,20 +518,20 @@ def compare(
         array = _sample_blocks(array, m, sample, axes, remainder)
         axes = (-2, -1)
     asked = list(methods)
-    problems = []
+    problems, solutions, seconds = [], [], []
     for entry in asked:
         name, _, backend = entry.partition("/") if isinstance(entry, str) else (entry, "", "")
-        problems.append(
-            _Problem(
-                array, n, m, method=name, backend=backend or None, degree=degree,
-                absolute=absolute, axes=axes, remainder=remainder, workers=workers,
-                progress=progress,
-            )
-        )  # fmt: skip
-    solutions, seconds = [], []
+        options: dict[str, Any] = {
+            "method": name, "backend": backend or None, "degree": degree, "absolute": absolute,
+            "remainder": remainder, "workers": workers,
+        }  # fmt: skip
+        problems.append(_Problem(array, n, m, axes=axes, progress=progress, **options))
+        # Compile and import before the clock runs: one matrix of the same kind is enough, and
+        # two for a batch, whose small matrices are solved together.
+        for shape in ((m, m), (2, m, m))[: array.ndim - 1]:
+            few = np.zeros(shape, dtype=array.dtype)
+            _Problem(few, n, m, axes=(-2, -1), progress=False, **options).prove(lambda *_: None)
     for problem in problems:
-        # Compile and import before the clock runs: one block is enough.
-        problem.solver(np.zeros((1, m, m), dtype=np.int64), n, degree)
         start = time.perf_counter()
         solution = _solve(problem)
         wall = time.perf_counter() - start

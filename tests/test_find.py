@@ -322,6 +322,21 @@ def test_compare_lists_every_method_that_does_the_pattern():
     assert ms.compare(W, 4, 8, methods=[]) == []
 
 
+def test_compare_compiles_before_the_clock_runs(monkeypatch):
+    """A method's first call, the slow one, is not the one that is timed."""
+    shapes = []
+    prove = flow_native.prove_matrix
+
+    def seen(scores, *arguments):
+        shapes.append(scores.shape)
+        return prove(scores, *arguments)
+
+    monkeypatch.setattr(flow_native, "prove_matrix", seen)
+    ms.compare(W, 4, 8, methods=["flow"])
+    assert shapes[0] == (8, 8)
+    assert shapes[1:] == [W.shape]
+
+
 def test_compare_on_a_sample_of_blocks():
     (row,) = ms.compare(W, 2, 4, methods=["conv"], sample=7)
     assert row.blocks == 7
