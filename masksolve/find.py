@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .bands import Progress, check_workers, report_progress, run_bands
 from .certify import relative_gap
 from .errors import OptionError, SolverError
-from .matrices import MatrixProblem, OldPrices, Proof, matrix_dtype, rescaled
+from .matrices import MatrixProblem, Proof, matrix_dtype
 from .methods import METHODS, BlockSolver, MatrixSolver, Method, find_method
 from .pattern import Degree, Pattern, check_degree
 from .residual import (
@@ -33,6 +33,9 @@ _BandWork = Callable[
     [Band, NDArray[np.int64], NDArray[np.int64], BlockSolution, float],
     None,
 ]
+
+# Blocks beyond this size may take long, so that bands of them stay small.
+_LARGE_M = 32
 
 #: What is done with a proven band: band, proof, seconds to solve it, seconds to prove it.
 _Record = Callable[[Band, Proof, float, float], None]
@@ -87,14 +90,26 @@ class _Problem:
                 raise OptionError(
                     f"warm_start is a solution for {name} {was}, but this call has {name} {now}"
                 )
+        shape = (*self.tiling.block_shape, self.pattern.m)
+        for name, prices in (("u", old.u), ("v", old.v)):
+            found = np.asarray(prices)
+            if found.dtype.kind != "i" or found.dtype.itemsize != 8 or found.shape != shape:
+                raise OptionError(
+                    f"warm_start must be a MaskSolution as solve returns it, but {name} of its "
+                    f"certificate is {found.dtype} of shape {found.shape}, not int64 of shape {shape}"
+                )
         return None if self.method.load_warm_solver() is None else old
 
-    def _old_prices(self, old: Certificate, band: Band) -> OldPrices:
-        """Copy the prices and shifts of a band's blocks; one axis for all matrices and rows."""
-        grid, m = self.tiling.grid, self.pattern.m
-        columns = band.shape[2]
-        u, v = (p.reshape(*grid, m)[band].reshape(-1, columns, m).copy() for p in (old.u, old.v))
-        return OldPrices(u, v, old.shift.reshape(grid)[band].reshape(-1, columns).copy())
+    def _start(self, band: Band) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Copy a band's prices to start from; one axis for all matrices and rows."""
+        if self.old is None:
+            return None
+        grid, shape = self.tiling.grid, (-1, band.shape[2], self.pattern.m)
+        u, v = (
+            np.array(prices.reshape(*grid, self.pattern.m)[band], dtype=np.int64).reshape(shape)
+            for prices in (self.old.u, self.old.v)
+        )
+        return u, v
 
     def find(self) -> None:
         """Fill the mask: from raw matrices where the method and the dtype allow it."""
@@ -125,11 +140,6 @@ class _Problem:
             return
         by_matrix: MatrixSolver = find
         with_prices = self.method.load_matrix_prover()
-        read = False
-        if self.old is not None and self.tiling.blocks:
-            # Of the first block row, so that it does not depend on how bands are cut.
-            first = Band(slice(0, 1), slice(0, 1), slice(0, self.tiling.grid[2]))
-            read = matrix.worth_reading(self._old_prices(self.old, first), first)
 
         def one_band(band: Band) -> None:
             if band.shape[0] > 1:
@@ -138,8 +148,7 @@ class _Problem:
             if with_prices is None:
                 found = matrix.find_and_prove(by_matrix, band)
             else:
-                old = None if self.old is None else self._old_prices(self.old, band)
-                found = matrix.prove(with_prices, band, old, read=read)
+                found = matrix.prove(with_prices, band, self._start(band))
             if found is None:
                 raise nonfinite_error(self.array)
             record(band, *found)
@@ -157,6 +166,8 @@ class _Problem:
 
     def _matrix_band(self) -> int:
         # Small matrices go many to a band, as blocks; a large one in a few bands a worker.
+        if self.pattern.m > _LARGE_M:  # so that Ctrl-C does not wait for degenerate large blocks
+            return self.method.band
         rows, columns = self.tiling.matrix_shape
         share = max(self.method.band, rows * columns // (4 * self.workers))
         return min(share, self.method.matrix_band)
@@ -178,19 +189,16 @@ class _Problem:
             raise nonfinite_error(self.array)
         q, shift = scaled
         start = time.perf_counter()
-        solution = self._solve_blocks(q, shift, band)
+        solution = self._solve_blocks(q, band)
         seconds = time.perf_counter() - start
         self.tiling.scatter(solution.mask, band, self.mask)
         work(band, q, shift, solution, seconds)
 
-    def _solve_blocks(
-        self, q: NDArray[np.int64], shift: NDArray[np.int64], band: Band
-    ) -> BlockSolution:
-        warm = None if self.old is None else self.method.load_warm_solver()
-        if self.old is not None and warm is not None:
-            start = self._old_prices(self.old, band)
-            v = rescaled(start.v.reshape(-1, self.pattern.m), shift - start.shift.ravel())
-            return warm(q, self.pattern.n, self.degree, v)
+    def _solve_blocks(self, q: NDArray[np.int64], band: Band) -> BlockSolution:
+        start, warm = self._start(band), self.method.load_warm_solver()
+        if start is not None and warm is not None:
+            u, v = (prices.reshape(-1, self.pattern.m) for prices in start)
+            return warm(q, self.pattern.n, self.degree, u, v)
         if self.method.solver is None:
             return self.solver(q, self.pattern.n, self.degree)
         # A caller's own solver gets a copy to scribble on, and is not believed.

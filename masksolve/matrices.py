@@ -16,31 +16,18 @@ from .scores import LARGEST
 from .solvers.widening import widened
 from .tiling import Band, Tiling
 
-__all__ = ["MatrixProblem", "OldPrices", "Proof", "matrix_dtype", "rescaled"]
+__all__ = ["MatrixProblem", "Proof", "matrix_dtype"]
 
 Prices = NDArray[np.int64]
-Shifts = NDArray[np.int64]
-
-# Of prices beyond, none prove anything: scores are at most 2**40.
-_HIGHEST = 2.0**50
-# A sample of blocks tells whether old prices prove enough for a look at all of them to pay.
-_WORTH = 0.8
 
 
 def matrix_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """Return the dtype in which a matrix solver takes scores of `dtype` without error, if any."""
-    if dtype.kind in "biu" or dtype == np.longdouble:
+    if dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize > 8):
         return None
     if dtype == np.float16 or dtype.name == "bfloat16":
         return dtype.newbyteorder("=")
     return np.dtype(np.float32 if np.can_cast(dtype, np.float32) else np.float64)
-
-
-def rescaled(prices: Prices, shift: NDArray[np.int64]) -> Prices:
-    """Prices times ``2**shift``, a block at a time: a start, so neither exact nor too large."""
-    with np.errstate(over="ignore"):
-        scaled = np.ldexp(prices.astype(np.float64), np.clip(shift, -100, 100)[..., None])
-    return np.clip(np.rint(scaled), -_HIGHEST, _HIGHEST).astype(np.int64)
 
 
 class Proof(NamedTuple):
@@ -52,14 +39,6 @@ class Proof(NamedTuple):
     objective: NDArray[np.int64]
     bound: NDArray[np.int64]
     total: NDArray[np.int64]
-
-
-class OldPrices(NamedTuple):
-    """Prices (rows, columns, m) and shifts (rows, columns) of an earlier proof of a band."""
-
-    u: Prices
-    v: Prices
-    shift: Shifts
 
 
 class MatrixProblem:
@@ -86,28 +65,16 @@ class MatrixProblem:
         self._store(target, band)
         return True
 
-    def worth_reading(self, old: OldPrices, band: Band) -> bool:
-        """Whether old prices still prove so much of a band that looking at all of them pays."""
-        scores = widened(self._scores(band))
-        proven = np.zeros(old.shift.shape, dtype=np.bool_)
-        mask = np.empty(scores.shape, dtype=np.bool_)
-        _Proving(self, scores, mask).read(old, proven)
-        return bool(proven.mean() > _WORTH)
-
     def prove(
-        self, solve: MatrixProver, band: Band, old: OldPrices | None, *, read: bool
+        self, solve: MatrixProver, band: Band, start: tuple[Prices, Prices] | None
     ) -> tuple[Proof, float, float] | None:
         """Fill a band of the mask and prove it; None if a score is not finite.
 
-        `old`: where to start. With `read`, blocks whose old prices still prove a mask are done
-        with it. Returns the proof, and the seconds that solving and proving took.
+        `start`: prices u, v (rows, columns, m) to start from. Returns the proof, and the seconds
+        that solving and proving took.
         """
         job = self._proving(band)
-        if old is None:
-            proof = job.solve(solve)
-        else:
-            proof = job.solve_rest(solve, old) if read else job.solve(solve, old.v)
-        return self._proven(job, proof, band)
+        return self._proven(job, job.solve(solve, start), band)
 
     def find_and_prove(self, solve: MatrixSolver, band: Band) -> tuple[Proof, float, float] | None:
         """Do as `prove` does, for an exact solver that knows no prices."""
@@ -161,24 +128,16 @@ class _Proving:
         self.grid = scores.shape[0] // m, scores.shape[1] // m
         self.solving = self.proving = 0.0
 
-    def solve(self, solver: MatrixProver, start: Prices | None = None) -> Proof | None:
-        """Solve all blocks, from column prices `start` if given, and measure the answer."""
-        begin, pattern = time.perf_counter(), self.problem.pattern
-        u, v = (np.empty((*self.grid, pattern.m), dtype=np.int64) for _ in range(2))
-        if start is not None:
-            v[...] = start
-        finite = solver(
-            self.scores,
-            pattern,
-            self.problem.degree,
-            self.problem.absolute,
-            self.mask,
-            u.reshape(-1, pattern.m),
-            v.reshape(-1, pattern.m),
-            start is not None,
-        )
+    def solve(self, solver: MatrixProver, start: tuple[Prices, Prices] | None) -> Proof | None:
+        """Solve all blocks, from prices if given, and measure the answer."""
+        begin, problem = time.perf_counter(), self.problem
+        m = problem.pattern.m
+        u, v = start or np.empty((2, *self.grid, m), dtype=np.int64)
+        how = problem.pattern, problem.degree, problem.absolute, self.mask
+        flat = u.reshape(-1, m), v.reshape(-1, m)
+        finite = solver(self.scores, *how, *flat, start is not None)
         self.solving += time.perf_counter() - begin
-        return self._measure(u, v, None) if finite else None
+        return self._measure(u, v) if finite else None
 
     def find(self, solver: MatrixSolver) -> Proof | None:
         """Solve all blocks, then find potentials of their masks, and measure both."""
@@ -193,56 +152,25 @@ class _Proving:
             return None
         u, v = potentials(self.scores, *how)
         self.proving += time.perf_counter() - found
-        return self._measure(u, v, None)
+        return self._measure(u, v)
 
-    def solve_rest(self, solver: MatrixProver, old: OldPrices) -> Proof | None:
-        """Read off the old prices what they prove; solve the other blocks, side by side."""
-        m = self.problem.pattern.m
-        proven = np.zeros(self.grid, dtype=np.bool_)
-        proof = self.read(old, proven)
-        left = ~proven
-        if proof is None or not left.any():
-            return proof
-        scores, mask = (_as_blocks(matrix, m) for matrix in (self.scores, self.mask))
-        rest = np.ascontiguousarray(scores[left].swapaxes(0, 1)).reshape(m, -1)
-        job = _Proving(self.problem, rest, np.empty(rest.shape, dtype=np.bool_))
-        solved = job.solve(solver, rescaled(old.v, proof.shift - old.shift)[left])
-        if solved is None:
-            return None
-        mask[left] = _as_blocks(job.mask, m)[0]
-        for whole, part in zip(proof, solved, strict=True):
-            whole[left] = part[0]
-        self.solving += job.solving
-        self.proving += job.proving
-        return proof
-
-    def read(self, old: OldPrices, proven: NDArray[np.bool_]) -> Proof | None:
-        """Write the mask that old prices select, and which blocks of it they prove."""
-        if not bound_fits(old.u, old.v, self.problem.pattern.n, LARGEST):
-            old = OldPrices(np.zeros_like(old.u), np.zeros_like(old.v), old.shift)
-        proof = self._measure(old.u, old.v, proven)
-        if proof is not None:  # where the scale has moved, prices were read in a wrong unit
-            proven &= proof.shift == old.shift
-        return proof
-
-    def _measure(self, u: Prices, v: Prices, proven: NDArray[np.bool_] | None) -> Proof | None:
-        """Measure mask and prices; with `proven` the mask is written: what the prices select."""
+    def _measure(self, u: Prices, v: Prices) -> Proof | None:
         from .solvers.proving import measure
 
         problem = self.problem
         if not bound_fits(u, v, problem.pattern.n, LARGEST):
-            raise SolverError("the potentials are too large for their bound to fit an int64")
+            raise SolverError(
+                "the solver's potentials are too large for their bound to fit an int64; this is a "
+                "defect of masksolve, please report it"
+            )
         begin = time.perf_counter()
         how = problem.pattern, problem.degree, problem.absolute, self.mask
-        measured = measure(self.scores, *how, u, v, select=proven is not None)
+        measured = measure(self.scores, *how, u, v)
         self.proving += time.perf_counter() - begin
         if measured is None:
             return None
         *numbers, sound = measured
         proof = Proof(u, v, *numbers)
-        if proven is not None:
-            proven[...] = sound
-            return proof
         wrong = int((~sound & (proof.objective == proof.bound)).sum())
         if wrong:  # else the caller, who knows the method, sees the gap
             raise SolverError(
@@ -250,9 +178,3 @@ class _Proving:
                 f"blocks; this is a defect of masksolve, please report it"
             )
         return proof
-
-
-def _as_blocks(matrix: NDArray[Any], m: int) -> NDArray[Any]:
-    """View a matrix of whole blocks as (rows, columns, m, m)."""
-    rows, columns = matrix.shape
-    return matrix.reshape(rows // m, m, columns // m, m).swapaxes(1, 2)

@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 FRACTION_BITS = 40
+# Terms that are added up at a time, so that nothing large is copied.
+_SUM_TERMS = 1 << 16
 #: What no fixed-point score exceeds.
 LARGEST = 1 << FRACTION_BITS
 
@@ -166,19 +168,25 @@ def scaled_sum(values: NDArray[np.int64], shift: NDArray[np.int64]) -> tuple[flo
     >>> scaled_sum(np.array([3, 5, 0]), np.array([2, 1, 0]))
     (6.5, -1)
     """
-    counted = values != 0
-    if not counted.any():
+    sums: dict[int, int] = {}
+    for start in range(0, values.size, _SUM_TERMS):
+        part = slice(start, start + _SUM_TERMS)
+        terms, at = values.ravel()[part], shift.ravel()[part]
+        terms, at = terms[terms != 0], at[terms != 0]
+        if not terms.size:
+            continue
+        low = int(at.min())
+        # Halves of 32 bits: sums of so few of either fit an int64.
+        halves = np.zeros((2, int(at.max()) - low + 1), dtype=np.int64)
+        for half, digits in zip(halves, (terms >> 32, terms & 0xFFFFFFFF), strict=True):
+            np.add.at(half, at - low, digits)
+        for place, (top, bottom) in enumerate(halves.T, start=low):
+            sums[place] = sums.get(place, 0) + (int(top) << 32) + int(bottom)
+    places = [place for place, total in sums.items() if total]
+    if not places:
         return 0.0, 0
-    values, shift = values[counted], shift[counted]
-    low, high = int(shift.min()), int(shift.max())
-    # Halves of 32 bits: sums of fewer than 2**31 of either fit an int64.
-    halves = np.zeros((2, high - low + 1), dtype=np.int64)
-    for half, terms in zip(halves, (values >> 32, values & 0xFFFFFFFF), strict=True):
-        np.add.at(half, shift - low, terms)
-    whole = sum(
-        ((int(top) << 32) + int(bottom)) << (high - low - at)
-        for at, (top, bottom) in enumerate(halves.T)
-    )
+    low, high = min(places), max(places)
+    whole = sum(sums[place] << (high - place) for place in places)
     return whole / (1 << (high - low)), -low
 
 

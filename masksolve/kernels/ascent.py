@@ -23,6 +23,7 @@ OCTETS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder
     np.uint64
 )[:, 0]
 FINEST = np.int64(1) << np.int64(50)
+LARGEST = np.int64(1) << np.int64(40)  # no score exceeds it
 
 
 @jit
@@ -133,6 +134,65 @@ def _all_or_nothing(Q, n, bits, UI, VI):
 
 
 @jit
+def _tame(UI, VI, at_most):
+    """Make prices from anywhere a start from which no sum can overflow.
+
+    Prices are in units of the block's largest score, as they stand. In exact problems a constant
+    may move from all columns to all rows, so each lane's are centred; none far beyond the largest
+    score proves anything.
+    """
+    tame = np.ones(LANES, np.int64)
+    for j in range(len(VI)):
+        for l in range(LANES):
+            low, high = min(UI[j, l], VI[j, l]), max(UI[j, l], VI[j, l])
+            tame[l] &= np.int64((low >= -FINEST) & (high <= FINEST))
+    for j in range(len(VI)):
+        for l in range(LANES):
+            UI[j, l], VI[j, l] = UI[j, l] * tame[l], VI[j, l] * tame[l]
+    least, middle = np.int64(0 if at_most else -LARGEST), np.zeros(LANES, np.int64)
+    if not at_most:
+        low, high = VI[0].copy(), VI[0].copy()
+        for j in range(len(VI)):
+            for l in range(LANES):
+                low[l], high[l] = min(low[l], VI[j, l]), max(high[l], VI[j, l])
+        middle[:] = (low + high) >> 1
+    for j in range(len(VI)):
+        for l in range(LANES):
+            UI[j, l] = min(max(UI[j, l] + middle[l], 2 * least), 2 * LARGEST)
+            VI[j, l] = min(max(VI[j, l] - middle[l], least), LARGEST)
+
+
+@jit
+def _read(Q, UI, VI, n, at_most, bits, done):
+    """Keep what is worth more than the integer prices; `done` where that proves itself a mask."""
+    m = len(UI)
+    words = (m + 63) // 64
+    columns = np.zeros((m, LANES), np.int64)
+    state = np.zeros((2, LANES), np.int64)  # a word of a row's mask, and how much the row keeps
+    done[:] = True
+    for i in range(m):
+        state[1] = 0
+        for w in range(words):
+            state[0] = 0
+            for j in range(64 * w, min(64 * w + 64, m)):
+                shift = j - 64 * w
+                for l in range(LANES):
+                    x = np.int64(np.int64(Q[i * m + j, l]) - UI[i, l] - VI[j, l] > 0)
+                    state[0, l] |= x << shift
+                    state[1, l] += x
+                    columns[j, l] += x
+            for l in range(LANES):
+                bits[i * words + w, l] = np.uint64(state[0, l])
+        for l in range(LANES):
+            done[l] &= state[1, l] == n or (at_most and state[1, l] < n and UI[i, l] == 0)
+    for j in range(m):
+        for l in range(LANES):
+            kept = columns[j, l]
+            done[l] &= kept == n or (at_most and kept < n and VI[j, l] == 0)
+            done[l] &= not at_most or min(UI[j, l], VI[j, l]) >= 0
+
+
+@jit
 def _scratch(m):
     """What a group of blocks needs besides its exact scores; made once a band."""
     words = (m + 63) // 64
@@ -159,7 +219,7 @@ def _solve_lanes(
 ):
     """Solve the exact scores Q of `lanes` blocks. The answer: bits[0], prices[0] (u), prices[1] (v).
 
-    `warm`: start from prices[1]. `plan`: rounds of dual ascent before the first proof is tried, before
+    `warm`: read what prices[0] and prices[1] prove, then start from prices[1]. `plan`: rounds of dual ascent before the first proof is tried, before
     the second, ... `largest`: each block's largest |score|. Returns how many blocks needed paths.
     """
     S, UV, bits, prices, tilt = work
@@ -175,12 +235,19 @@ def _solve_lanes(
         np.zeros(LANES, np.int64),
     )
     one, floor = np.float32(1), np.float32(0 if at_most else -np.inf)
+    if warm:
+        _tame(UI, VI, at_most)
+        _read(Q, UI, VI, n, at_most, bits[0], done)
+        left = 0
+        for l in range(lanes):
+            left += not done[l]
+        if left == 0:
+            return 0
     _grains(Q, grain)
     _guess(Q, S, tilt, largest, grain)
     for j in range(m):
         for l in range(LANES):
-            VI[j, l] = min(max(VI[j, l], 0 if at_most else -FINEST), FINEST) if warm else 0
-            V[j, l] = VI[j, l]
+            V[j, l] = VI[j, l] if warm else 0
     call_lines(rows, (S, V, pairs, n, one, floor, U))
     left = lanes
     for stage in range(len(plan)):
@@ -297,7 +364,7 @@ def _solve_band(
                 return -1
             if warm:
                 for l in range(lanes):
-                    prices[1, :, l] = v[b + l]
+                    prices[0, :, l], prices[1, :, l] = u[b + l], v[b + l]
             by_path += solve_lanes(
                 work,
                 Q,
@@ -343,7 +410,7 @@ def _solve_blocks(
                     Q[i * m + j, l] = max(s, 0) if at_most else s
         if warm:
             for l in range(lanes):
-                prices[1, :, l] = v[first + l]
+                prices[0, :, l], prices[1, :, l] = u[first + l], v[first + l]
         by_path += solve_lanes(
             work,
             Q,
@@ -418,7 +485,7 @@ def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, w
     """Find the optimal masks of all blocks of a matrix, in one pass from raw scores.
 
     W: float32 or float64, (k*m, c*m), C-contiguous; mask: bool, likewise. u, v: int64
-    (k*c, m), blocks in row-major order, or None; with `warm`, v is the start. Returns how many
+    (k*c, m), blocks in row-major order, or None; with `warm`, they are the start. Returns how many
     blocks needed augmenting paths, or -1 if a score is not finite. With `at_most`, a mask may
     hold negative scores as if they were zeros: signed ones are better given as blocks.
     """

@@ -12,8 +12,12 @@ __all__ = ["COMPILING", "compiled", "jit"]
 COMPILING = threading.RLock()
 
 if hasattr(os, "register_at_fork"):
-    # A child of fork must not wait for a thread that only its parent has.
-    os.register_at_fork(after_in_child=lambda: COMPILING._at_fork_reinit())
+    # A fork waits until no kernel is being made: its child would inherit the compiler's locks.
+    os.register_at_fork(
+        before=COMPILING.acquire,
+        after_in_parent=COMPILING.release,
+        after_in_child=COMPILING.release,
+    )
 
 
 def jit(function=None, signature=None):

@@ -88,13 +88,6 @@ def _add(q, price, columns, above, total):
 
 
 @jit
-def _select(q, price, columns, kept):
-    """Keep what is worth more than its prices."""
-    for c in range(len(q)):
-        kept[c] = q[c] - price[c] - columns[c] > 0
-
-
-@jit
 def _hold(q, kept, held, counts):
     """Add the kept scores of a row, and their number, to the sums of their columns."""
     for c in range(len(q)):
@@ -118,7 +111,7 @@ def _sum_up(sums, columns, rows, n, m, b, at_most):
     return value, n * prices + above, total, good
 
 
-def _measure(W, m, n, absolute, at_most, select, u, v, mask, shift, value, bound, total, proven):
+def _measure(W, m, n, absolute, at_most, u, v, mask, shift, value, bound, total, proven):
     """Measure a band; see `measure_band`. u, v: (blocks down, blocks across * m)."""
     chunk = max(CHUNK // m, 1) * m
     peak, factors = np.zeros(chunk, W.dtype), np.ones((2, chunk), W.dtype)
@@ -143,8 +136,6 @@ def _measure(W, m, n, absolute, at_most, select, u, v, mask, shift, value, bound
                 _spread(rows, i, m, price)
                 kept = mask[top + i, here]
                 fixed_point(W[top + i, here], factors, absolute, scores)
-                if select:
-                    _select(scores, price, columns, kept)
                 _check_rows(kept, price, n, m, at_most, good)
                 _hold(scores, kept, sums[0], sums[3])
                 _add(scores, price, columns, sums[1], sums[2])
@@ -164,24 +155,19 @@ def _engine(scores):
     prices = types.Array(i64, 2, "C", readonly=True)
     grid, proven = types.Array(i64, 2, "C"), types.Array(flag, 2, "C")
     out = grid, grid, grid, grid, proven
-    return jit(_measure, flag(W, i64, i64, flag, flag, flag, prices, prices, mask, *out))
+    return jit(_measure, flag(W, i64, i64, flag, flag, prices, prices, mask, *out))
 
 
-def measure_band(
-    W, n, m, u, v, mask, shift, value, bound, total, proven, *, absolute, at_most, select=False
-):
+def measure_band(W, n, m, u, v, mask, shift, value, bound, total, proven, *, absolute, at_most):
     """Measure the masks and prices of a band's blocks; False if a score is not finite.
 
     W: float32 or float64, (k*m, c*m); mask: bool, likewise; u, v: int64 (k, c*m), the prices of a
     block side by side; the results (k, c), int64, `proven` bool. All C-contiguous. Of each block:
     the fixed-point `shift`, the `value` that its mask keeps, the weak-duality `bound` of its
     prices, the `total` of its scores, and whether it is `proven`: the mask is one of the pattern,
-    and its value is the bound. With `select` the mask is written, not read: kept is what is worth
-    more than its prices. The caller sees to it that prices are not so large that sums could
-    overflow.
+    and its value is the bound. The caller sees to it that prices are not so large that sums
+    could overflow.
     """
     with COMPILING:
         engine = _engine(from_dtype(W.dtype))
-    return engine(
-        W, m, n, absolute, at_most, select, u, v, mask, shift, value, bound, total, proven
-    )
+    return engine(W, m, n, absolute, at_most, u, v, mask, shift, value, bound, total, proven)

@@ -82,6 +82,9 @@ def _potentials(W, m, n, absolute, at_most, mask, u, v):
             for first in range(0, width // m, LANES):
                 lanes = min(LANES, width // m - first)
                 open_[:] = n
+                if lanes < LANES:  # no arcs in lanes without a block
+                    forward[:] = NO_ARC
+                    back[:] = NO_ARC
                 for i in range(m):
                     for j in range(m):
                         for l in range(lanes):

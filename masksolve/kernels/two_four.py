@@ -279,8 +279,9 @@ def {name}(w, first, count, numbers):
 def _quick_source(name, kind, absolute, at_most):
     """Source of ``name(w, first, count, numbers)`` in int32; see `_numbers_kernel`.
 
-    With 2**e just above the block's largest |x|, y = floor(x * 2**(28 - e)) without the bits of
-    the number: the score in units of 2**9 or 2**10, cut by less than one of them. So of two masks
+    With 2**e just above the block's largest |x|, y = x * 2**(28 - e), cut to an integer and, by
+    the bits that the number takes, down to a unit of 2**9 or 2**10: less than one unit is lost, and
+    of a negative score less than 1 gained. So of two masks
     of eight entries at most, one that leads by 9 units before the numbers, by 10 with them, leads
     in the exact scores. Sums of eight stay within 32 bits; a difference of two may wrap round,
     but not from a wide one to a narrow one.

@@ -29,25 +29,35 @@ def solve(blocks: NDArray[np.int64], n: int, degree: Degree) -> BlockSolution:
     BlockSolution
         With the potentials that prove it.
     """
-    return _solve(blocks, n, degree, np.zeros((len(blocks), blocks.shape[1]), np.int64), warm=False)
+    u, v = np.empty((2, *blocks.shape[:2]), dtype=np.int64)
+    return _solve(blocks, n, degree, u, v, warm=False)
 
 
 def solve_warm(
-    blocks: NDArray[np.int64], n: int, degree: Degree, v: NDArray[np.int64]
+    blocks: NDArray[np.int64],
+    n: int,
+    degree: Degree,
+    u: NDArray[np.int64],
+    v: NDArray[np.int64],
 ) -> BlockSolution:
-    """Solve blocks from the column prices v (B, m) of an earlier solution of similar blocks.
+    """Solve blocks from the prices u, v (B, m) of an earlier solution of similar blocks.
 
     Where the old prices still prove a mask, nothing else is done. The answer is as exact as a
     cold one; among equally good masks it may choose another.
     """
-    return _solve(blocks, n, degree, v.copy(), warm=True)
+    return _solve(blocks, n, degree, u.copy(), v.copy(), warm=True)
 
 
 def _solve(
-    blocks: NDArray[np.int64], n: int, degree: Degree, v: NDArray[np.int64], *, warm: bool
+    blocks: NDArray[np.int64],
+    n: int,
+    degree: Degree,
+    u: NDArray[np.int64],
+    v: NDArray[np.int64],
+    *,
+    warm: bool,
 ) -> BlockSolution:
     mask = np.empty(blocks.shape, dtype=np.bool_)
-    u = np.empty_like(v)
     ascent.solve_blocks(blocks, n, mask, u, v, at_most=degree == "at_most", warm=warm)
     return BlockSolution(mask, u, v)
 

@@ -24,14 +24,11 @@ def measure(
     mask: NDArray[np.bool_],
     u: _Numbers,
     v: _Numbers,
-    *,
-    select: bool = False,
 ) -> tuple[_Numbers, _Numbers, _Numbers, _Numbers, NDArray[np.bool_]] | None:
     """Measure masks and prices u, v (rows, columns, m); None if a score is not finite.
 
     Returns shift, kept score, bound and total of every block, (rows, columns); and whether the
-    prices prove its mask: whether it is a mask of the pattern whose kept score is the bound. With
-    `select`, the mask is what the prices select, and is written.
+    prices prove its mask: whether it is a mask of the pattern whose kept score is the bound.
     """
     rows, columns, m = u.shape
     shift, kept, bound, total = (np.empty((rows, columns), dtype=np.int64) for _ in range(4))
@@ -50,7 +47,6 @@ def measure(
         proven,
         absolute=absolute,
         at_most=degree == "at_most",
-        select=select,
     )
     return (shift, kept, bound, total, proven) if finite else None
 

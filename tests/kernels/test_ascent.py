@@ -168,3 +168,23 @@ def test_the_pruned_network_ranks_zeros_and_ones(n, m):
 @pytest.mark.parametrize(("m", "comparators"), [(4, 5), (8, 17), (16, 53), (32, 157)])
 def test_the_pruned_network_is_small(m, comparators):
     assert len(network(m // 2, m)) == comparators
+
+
+@pytest.mark.parametrize("at_most", [False, True])
+def test_prices_that_prove_a_mask_are_only_read(at_most):
+    """From the prices of a proof nothing moves; from spoilt ones everything is found again."""
+    n, m = (2, 5) if PLAIN else (8, 16)
+    W = matrix("gauss", m, np.float32)
+    mask, u, v = solve_band(W, n, m, at_most=at_most)
+    q, _ = to_fixed_point(to_blocks(W, m))
+    # half a unit off both ways there is no mask to read: half of the blocks are spoilt
+    spoilt = np.arange(len(v)) % 2 == 1
+    start = v.copy()
+    start[spoilt, 0] += 2**38
+    again, old_u, new_v = np.zeros(W.shape, bool), u.copy(), start.copy()
+    assert ascent.solve_band(W, n, m, again, old_u, new_v, at_most=at_most, warm=True) >= 0
+    found = proven(q, to_blocks(again, m), old_u, new_v, n, at_most)
+    assert found == proven(q, mask, u, v, n, at_most)
+    kept = (new_v - new_v[:, :1] == start - start[:, :1]).all(axis=1)
+    assert kept[~spoilt].mean() > 0.8
+    assert not kept[spoilt].any()

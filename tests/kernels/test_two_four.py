@@ -102,6 +102,36 @@ def test_what_the_quick_kernel_decides_is_exact(absolute, at_most, kind):
 
 
 @pytest.mark.parametrize("at_most", [False, True])
+def test_what_is_cut_from_eight_entries_may_add_up(at_most):
+    """Two masks along a cycle of eight: one loses nothing to the cut, the other most of a unit a row.
+
+    Cut, the first leads by three units; in truth the second does, by 7/8 of a unit.
+    """
+    unit = 2.0 ** -(28 - two_four._units(at_most).bit_length() + 1)
+    orders = list(itertools.permutations(range(4)))
+    blocks = []
+    for first, second, both in itertools.product(orders, repeat=3):
+        if any(len({a, b, c}) < 3 for a, b, c in zip(first, second, both, strict=True)):
+            continue
+        for lucky in range(4):
+            W = np.full((4, 4), 0.01)
+            for i in range(4):
+                W[i, both[i]] = 0.9
+                W[i, first[i]] = 0.5 + 64 * unit
+                W[i, second[i]] = 0.5 + (64 - (i != lucky) + 31 / 32) * unit
+            blocks.append(W)
+    W = np.concatenate(blocks[: 40 if PLAIN else None], axis=1).astype(np.float32)
+    exact, found = numbers = np.zeros((2, W.shape[1] // 4), np.int32)
+    for quick in (0, 1):
+        kernel = two_four._numbers_kernel("float32", True, at_most, bool(quick))
+        with np.errstate(over="ignore"):
+            kernel(W, 0, numbers.shape[1], numbers[quick])
+    decided = found != two_four.DOUBT
+    assert (found[decided] == exact[decided]).all()
+    assert not decided.all()
+
+
+@pytest.mark.parametrize("at_most", [False, True])
 def test_integer_blocks_have_optimal_masks(at_most):
     rng = np.random.default_rng(3)
     q = np.concatenate(
