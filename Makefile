@@ -5,7 +5,7 @@ BIN := .venv/bin
 WEIGHTS := notebooks/data/minilm_sample.safetensors
 NEEDS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-long lint format clean
+.PHONY: demo test test-long docs lint format clean
 
 demo: .venv/.cli  ## find and compare masks of real weights, with a picture
 	mkdir -p out
@@ -21,6 +21,10 @@ test: .venv/.test  ## the whole suite: kernels uncompiled, then everything, doct
 test-long: .venv/.test  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
 
+docs: .venv/.docs  ## the documentation, into docs/_build/html; notebooks are run anew
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
 lint: .venv/.lint  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -31,7 +35,7 @@ format: .venv/.lint  ## let ruff write the layout
 	$(BIN)/ruff format
 
 clean:  ## remove the environment and everything made
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* out build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* out build dist docs/_build docs/tutorials
 	rm -rf masksolve/kernels/__pycache__ benchmarks/__pycache__
 
 .venv/bin/python:
@@ -41,6 +45,7 @@ clean:  ## remove the environment and everything made
 .venv/.cli: EXTRAS := cli,plot
 .venv/.test: EXTRAS := cli,plot,test
 .venv/.lint: EXTRAS := cli,plot,test,lint
-.venv/.cli .venv/.test .venv/.lint: $(NEEDS) | .venv/bin/python
+.venv/.docs: EXTRAS := cli,plot,test,docs
+.venv/.cli .venv/.test .venv/.lint .venv/.docs: $(NEEDS) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from . import __version__
 from .errors import FileError, MaskSolveError, OptionError
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+# Digits of a count that are shown; beyond, its order of magnitude.
+_MOST_DIGITS = 100
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -94,6 +96,7 @@ def _make_app() -> typer.Typer:
     app.command("find")(_find)
     app.command("compare")(_compare)
     app.command("methods")(_methods)
+    app.command("count")(_count)
     return app
 
 
@@ -351,6 +354,50 @@ def _methods() -> None:
         table.add_row(record.name, record.backend, exact, f"{record.guarantee}\n{record.about}")
         table.add_section()
     _show(table, "--method auto, the default, is the fastest exact method for the pattern.")
+
+
+def _count(
+    pattern: Annotated[str, typer.Argument(metavar="N:M", help="The pattern: 4:8.")],
+    shape: Annotated[
+        str, typer.Option(metavar="RxC", help="Of a whole tensor of this shape; else of a block.")
+    ] = "",
+    degree: Annotated[
+        str, typer.Option(help="exact or at_most: N in every line, or fewer.")
+    ] = "exact",
+) -> None:
+    """Count the masks that a pattern allows, exactly."""
+    from .diversity import Kind, estimate_masks, mask_diversity
+    from .errors import TooLargeError
+    from .pattern import Pattern, check_degree
+
+    asked, allowed = Pattern.parse(pattern), check_degree(degree)
+    sizes = _parse_shape(shape) if shape else (asked.m, asked.m)
+    entries = math.prod(sizes)
+    table = _table("constraint", "masks", "log10", "bits an entry", right=(1, 2, 3))
+    notes = []
+    for kind in get_args(Kind):
+        try:
+            found = mask_diversity(sizes, asked.n, asked.m, kind=kind, degree=allowed)
+        except TooLargeError as error:
+            table.add_row(kind, "too many to count", "", "")
+            notes.append(str(error))
+            continue
+        exponent = found.log10
+        number = str(found.count) if exponent < _MOST_DIGITS else f"about 1e{exponent:.0f}"
+        bits = exponent / math.log10(2) / entries if entries else 0.0
+        table.add_row(kind, number, f"{exponent:.3f}", f"{bits:.4f}")
+    if notes and not shape and allowed == "exact":
+        estimate = estimate_masks(asked.n, asked.m).log10
+        notes.append(f"estimate for transposable: 1e{estimate:.1f}")
+    what = f"a tensor of {_shape(sizes)}" if shape else f"a block of {_shape(sizes)}"
+    _show(f"{asked} masks ({allowed}) of {what}", table, *notes)
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise OptionError(f"--shape takes sizes, for example 4096x1024; got {text!r}") from None
 
 
 def _parse_axes(text: str) -> tuple[int, int]:

@@ -30,6 +30,7 @@ __all__ = [
     "picture_suffixes",
     "plot_comparison",
     "plot_masks",
+    "plot_patterns",
 ]
 
 _KEPT = "#D55E00"  # vermillion
@@ -196,6 +197,59 @@ def _draw_mask(figure: Figure, axes: Axes, panel: MaskPanel) -> None:
         axes.axvline(min(edge, columns) - 0.5, color=_BORDER, linewidth=1.5)
     axes.set_xlim(-0.6, columns - 0.4)
     axes.set_ylim(rows - 0.4, -0.6)
+
+
+def plot_patterns(masks: NDArray[np.bool_], *, columns: int = 18, title: str = "") -> Figure:
+    """Draw many masks of one block as a sheet of small pictures, kept entries coloured.
+
+    Parameters
+    ----------
+    masks : (B, m, m) bool array
+        What to draw.
+    columns : int
+        Masks in a row of the sheet.
+    title : str
+        What they are; by default, how many.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    OptionError
+        There is nothing to draw, or `masks` are no blocks.
+
+    Examples
+    --------
+    >>> figure = plot_patterns(np.array([np.eye(3), np.eye(3)[::-1]], dtype=bool))
+    >>> figure.axes[0].get_title()
+    '2 masks of 3×3'
+    """
+    masks = np.asarray(masks)
+    if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
+        raise OptionError(
+            f"masks must be a boolean array (B, m, m), got {masks.dtype} of shape {masks.shape}"
+        )
+    count, m, _ = masks.shape
+    if not masks.size:
+        raise OptionError("there is no mask to draw")
+    columns = max(1, min(int(columns), count))
+    rows = math.ceil(count / columns)
+    sheet = np.full((rows * (m + 1) - 1, columns * (m + 1) - 1), np.nan)
+    for index, mask in enumerate(masks):
+        top, left = (m + 1) * (index // columns), (m + 1) * (index % columns)
+        sheet[top : top + m, left : left + m] = mask
+    cell = 0.13
+    figure = _figure(cell * sheet.shape[1] + 0.6, cell * sheet.shape[0] + 0.8)
+    axes = figure.add_subplot()
+    colours = import_module("matplotlib.colors").ListedColormap(["0.9", _BORDER])
+    axes.imshow(sheet, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title or f"{count} masks of {m}×{m}")
+    axes.axis("off")
+    return figure
 
 
 def plot_comparison(rows: Sequence[Comparison], *, title: str = "") -> Figure:

@@ -80,11 +80,11 @@ class Certificate:
         The two axes of the array that form the matrix.
     shape : tuple of int
         Shape of the array.
-    u, v : (*batch, block_rows, block_columns, m) int64
+    u, v : (..., block_rows, block_columns, m) int64
         Row and column potentials of every block, in units of ``2**-shift``.
-    shift : (*batch, block_rows, block_columns) int64
+    shift : (..., block_rows, block_columns) int64
         Fixed-point shift of every block.
-    objective, bound : (*batch, block_rows, block_columns) int64
+    objective, bound : (..., block_rows, block_columns) int64
         Kept score and its certified upper bound, in units of ``2**-shift``.
     cycle : ImprovingCycle or None
         For a mask that `masksolve.certify_mask` finds not optimal: the first improving exchange.

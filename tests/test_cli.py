@@ -658,3 +658,33 @@ def test_numbers_are_whole_on_a_terminal_of_80_columns(tmp_path):
     column = [line[: line.index("  ")] if "  " in line else line for line in table.splitlines()]
     assert name in "".join(part.strip() for part in column)
     assert "…" not in table
+
+
+# count
+
+
+def test_count_shows_exact_numbers(run):
+    code, out, _ = run("count", "4:8")
+    assert code == 0
+    assert "116963796250" in out
+    assert str(70**8) in out
+    code, out, _ = run("count", "2:4", "--degree", "at_most")
+    assert "7343" in out
+
+
+def test_count_of_a_tensor_and_of_what_is_too_large(run):
+    code, out, _ = run("count", "2:4", "--shape", "8x8")
+    assert code == 0
+    assert str(90**4) in out
+    code, out, _ = run("count", "8:16", "--shape", "4096x4096")
+    assert "about 1e3639983" in out
+    code, out, _ = run("count", "16:32")
+    assert code == 0
+    assert "too many to count" in out
+    assert "estimate" in out
+
+
+def test_count_refuses_what_it_cannot_read(refused):
+    assert "n:m" in refused("count", "four")
+    assert "--shape takes sizes" in refused("count", "2:4", "--shape", "wide")
+    assert "degree" in refused("count", "2:4", "--degree", "any")

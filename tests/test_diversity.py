@@ -1,13 +1,22 @@
 """Counts of masks, against brute force, identities and published values."""
 
+import math
 from math import comb, factorial, log10
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 import masksolve as ms
-from masksolve.diversity import count_maximal_masks, log10_count_masks
-from masksolve.errors import OptionError, PatternError
+from masksolve.diversity import (
+    count_masks_hubara,
+    count_matrices,
+    count_maximal_masks,
+    estimate_masks,
+    mask_diversity,
+    sample_mask,
+)
+from masksolve.errors import MaskError, OptionError, PatternError, TooLargeError
 
 SMALL = [(n, m) for m in range(1, 5) for n in range(m + 1)]
 
@@ -49,9 +58,67 @@ def test_published_values(n, m, count):
     assert ms.count_masks(n, m) == count
 
 
-@pytest.mark.long
 def test_the_large_value_of_the_design():
     assert ms.count_masks(8, 16) == 34812290428176298285394893936773707951192224124239796250
+
+
+def test_all_of_16():
+    """1:16 is known by itself, 2:16 from a recurrence, the others lie where the estimate has them."""
+    assert ms.count_masks(1, 16) == ms.count_masks(15, 16) == factorial(16)
+    twos = [1, 0, 1]  # OEIS A001499
+    for k in range(3, 17):
+        twos.append(k * (k - 1) // 2 * (2 * twos[k - 1] + (k - 1) * twos[k - 2]))
+    assert ms.count_masks(2, 16) == twos[16]
+    for n in range(3, 8):
+        assert log10(ms.count_masks(n, 16)) == pytest.approx(estimate_masks(n, 16).log10, abs=0.04)
+
+
+@pytest.mark.parametrize("m", range(1, 6))
+def test_other_kinds(m):
+    for n in range(m + 1):
+        assert ms.count_masks(n, m, kind="rows") == comb(m, n) ** m
+        assert ms.count_masks(n, m, kind="unstructured") == comb(m * m, n * m)
+        loose = ms.count_masks(n, m, kind="rows", degree="at_most")
+        assert loose == sum(comb(m, k) for k in range(n + 1)) ** m
+        loose = ms.count_masks(n, m, kind="unstructured", degree="at_most")
+        assert loose == sum(comb(m * m, k) for k in range(n * m + 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 3), (4, 3), (3, 5)])
+def test_general_margins_are_those_of_brute_force(shape):
+    rows, columns = shape
+    numbers = np.arange(1 << rows * columns)
+    every = (numbers[:, None] >> np.arange(rows * columns) & 1).reshape(-1, rows, columns)
+    base = np.array([columns + 1] * rows + [rows + 1] * columns)
+    margins = np.concatenate([every.sum(axis=2), every.sum(axis=1)], axis=1)
+    found = dict(
+        zip(*np.unique(margins @ np.cumprod(base) // base[0], return_counts=True), strict=True)
+    )
+    rng = np.random.default_rng(0)
+    seen = 0
+    for margin in margins[rng.integers(0, len(margins), 60)]:
+        sums = margin[:rows].tolist(), margin[rows:].tolist()
+        seen += count_matrices(*sums) == found[margin @ np.cumprod(base) // base[0]]
+        assert count_matrices(*sums) == count_matrices(*sums[::-1])
+    assert seen == 60
+
+
+def test_margins_that_nothing_has():
+    assert count_matrices([1, 1], [1]) == 0
+    assert count_matrices([3], [1, 1]) == 0
+    assert count_matrices([2, 2, 0], [3, 1]) == 0
+    assert count_matrices([1, 1], [2, 0]) == 1
+    assert count_matrices([], []) == count_matrices([0, 0], [0]) == 1
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 3), (2, 3), (2, 4), (3, 4)])
+def test_at_most_adds_up_over_margins(n, m):
+    total = 0
+    for row_sums in np.ndindex(*(n + 1,) * m):
+        for column_sums in np.ndindex(*(n + 1,) * m):
+            if sum(row_sums) == sum(column_sums):
+                total += count_matrices(row_sums, column_sums)
+    assert ms.count_masks(n, m, degree="at_most") == total
 
 
 def test_two_of_four_at_most():
@@ -76,19 +143,134 @@ def test_identities(m):
         assert count_maximal_masks(n, m) <= ms.count_masks(n, m, degree="at_most")
 
 
-@pytest.mark.parametrize("m", [8, 9, 10])
-def test_estimate_is_close(m):
-    for n in range(2, m - 1):
-        assert log10_count_masks(n, m) == pytest.approx(log10(ms.count_masks(n, m)), abs=0.12)
-    assert log10_count_masks(0, m) == log10_count_masks(m, m) == 0
+@pytest.mark.parametrize("m", [4, 6, 8, 10, 12])
+def test_the_estimate_is_close(m):
+    """Its error against exact counts, as its documentation states it."""
+    for n in range(1, m):
+        error = estimate_masks(n, m).value / ms.count_masks(n, m) - 1
+        assert -0.20 < error < 0
+        if m >= 8 and m / 4 <= n <= 3 * m / 4:
+            assert abs(error) < 0.09
 
 
-def test_estimate_gets_closer():
-    def error(n, m):
-        return abs(log10_count_masks(n, m) - log10(ms.count_masks(n, m)))
+def test_the_estimate_gets_closer_and_goes_on_where_floats_end():
+    errors = [
+        1 - estimate_masks(m // 2, m).value / ms.count_masks(m // 2, m)
+        for m in (2, 4, 6, 8, 12, 16)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert estimate_masks(0, 8) == estimate_masks(8, 8) == (0.0, 1.0)
+    large = estimate_masks(512, 1024)
+    assert large.log10 > 300_000
+    assert large.value == math.inf
 
-    assert error(2, 4) > error(4, 8) > error(5, 10) > error(6, 12)
-    assert log10_count_masks(512, 1024) > 300000
+
+@pytest.mark.parametrize(("n", "m"), [(16, 32), (8, 40), (500, 1000), (12, 24)])
+def test_what_is_too_large_is_refused_at_once(n, m):
+    for count in (ms.count_masks, lambda n, m: sample_mask(n, m, 0)):
+        with pytest.raises(TooLargeError, match=rf"{n}:{m}.*states.*estimate_masks"):
+            count(n, m)
+    with pytest.raises(TooLargeError, match="estimate_masks"):
+        ms.count_masks(n, m, degree="at_most")
+    with pytest.raises(TooLargeError, match="estimate_masks"):
+        count_matrices([n] * m, [n] * m)
+
+
+def test_large_blocks_with_few_entries_are_not_too_large():
+    assert ms.count_masks(1, 500) == factorial(500) == ms.count_masks(499, 500)
+    assert ms.count_masks(2, 100) > 10**300
+
+
+def valid(part, n, m, degree):
+    try:
+        ms.check_mask(part, n, m, degree=degree)
+    except MaskError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("degree", ["exact", "at_most"])
+@pytest.mark.parametrize(
+    ("n", "m"), [(1, 2), (1, 3), (2, 3), (2, 4), (1, 4), (3, 4), (2, 5), (3, 5)]
+)
+def test_ragged_blocks_count_as_check_mask_has_them(n, m, degree):
+    for shape in ((1, 2), (2, 2), (3, 2), (3, 3), (2, 4)):
+        rows, columns = shape
+        if max(shape) > m:
+            continue
+        numbers = np.arange(1 << rows * columns)
+        parts = (numbers[:, None] >> np.arange(rows * columns) & 1).reshape(-1, rows, columns)
+        expected = sum(valid(part.astype(bool), n, m, degree) for part in parts)
+        assert mask_diversity(shape, n, m, degree=degree).count == expected
+
+
+def test_whole_tensors():
+    whole = mask_diversity((3, 6, 8), 2, 4)  # three matrices of two whole and two half blocks
+    half = mask_diversity((2, 4), 2, 4).count
+    assert whole.count == (90**2 * half**2) ** 3
+    assert whole.log10 == pytest.approx(log10(whole.count))
+    assert mask_diversity((4, 3, 8), 2, 4, axes=(0, 2)).count == 90**6
+    assert mask_diversity((0, 8), 2, 4).count == mask_diversity((4, 0, 4), 2, 4).count == 1
+    assert mask_diversity((4, 6), 1, 4, kind="rows").count == 4**4 * 3**4
+    assert mask_diversity((4, 6), 1, 4, kind="unstructured").count == comb(24, 6)
+    large = mask_diversity((8192, 8192), 8, 16)
+    assert large.log10 == pytest.approx(512**2 * log10(ms.count_masks(8, 16)))
+    with pytest.raises(ms.errors.RaggedShapeError):
+        mask_diversity((4, 6), 2, 4, remainder="error")
+
+
+def test_free_choices_of_large_tensors_have_a_logarithm():
+    assert mask_diversity((40, 40), 1, 2, kind="unstructured").log10 == pytest.approx(
+        log10(comb(1600, 800))
+    )
+    large = mask_diversity((4096, 4096), 2, 4, kind="unstructured")
+    assert large.log10 == pytest.approx(4096**2 * log10(2), rel=1e-5)
+    with pytest.raises(TooLargeError, match="8388608 of 16777216"):
+        _ = large.count
+    with pytest.raises(TooLargeError, match="at most"):
+        mask_diversity((4096, 4096), 2, 4, kind="unstructured", degree="at_most")
+
+
+def test_the_published_formula_over_counts():
+    assert [count_masks_hubara(n, 4) for n in range(5)] == [1, 24, 144, 288, 288]
+    for m in range(2, 9):
+        assert count_masks_hubara(1, m) == ms.count_masks(1, m)
+        for n in range(2, m):
+            assert count_masks_hubara(n, m) > ms.count_masks(n, m)
+    # The order of the paper, and that of the exact counts.
+    plain = ms.count_masks(2, 4, kind="rows") ** 4
+    assert count_masks_hubara(4, 8) > plain > ms.count_masks(4, 8)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "draws"), [(1, 3, 3000), (2, 4, 9000), (3, 4, 3000), (2, 3, 3000)]
+)
+def test_sampled_masks_are_uniform(n, m, draws):
+    rng = np.random.default_rng(5)
+    seen = {}
+    for _ in range(draws):
+        mask = sample_mask(n, m, rng)
+        key = mask.tobytes()
+        seen[key] = seen.get(key, 0) + 1
+        assert (mask.sum(axis=0) == n).all()
+        assert (mask.sum(axis=1) == n).all()
+    masks = ms.count_masks(n, m)
+    assert len(seen) == masks
+    expected = draws / masks
+    statistic = sum((count - expected) ** 2 / expected for count in seen.values())
+    assert chi2.sf(statistic, masks - 1) > 1e-4
+
+
+def test_large_sampled_masks_are_balanced():
+    """Each entry of 8:16 is kept in half of the masks, and so are two neighbours, nearly, in a quarter."""
+    rng = np.random.default_rng(6)
+    masks = np.array([sample_mask(8, 16, rng) for _ in range(200)])
+    assert (masks.sum(axis=1) == 8).all()
+    assert (masks.sum(axis=2) == 8).all()
+    assert abs(masks.mean(axis=0) - 0.5).max() < 5 * 0.5 / np.sqrt(200)
+    assert (sample_mask(8, 16, 3) == sample_mask(8, 16, 3)).all()
+    assert not sample_mask(0, 4).any()
+    assert sample_mask(4, 4).all()
 
 
 def test_bad_input():
@@ -96,3 +278,8 @@ def test_bad_input():
         ms.count_masks(5, 4)
     with pytest.raises(OptionError, match="degree"):
         ms.count_masks(2, 4, degree="any")
+    with pytest.raises(OptionError, match="kind must be one of 'transposable', 'rows'"):
+        ms.count_masks(2, 4, kind="columns")
+    for bad in ([1.5], [-1], ["a"], [True]):
+        with pytest.raises(OptionError, match="row_sums must be integers of 0 or more"):
+            count_matrices(bad, [1])

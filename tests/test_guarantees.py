@@ -1,4 +1,4 @@
-"""docs/guarantees.md: the finite part of its proof, its counterexample, its bounds in practice."""
+"""docs/explanation/guarantees.md: the finite part of its proof, its counterexample, its bounds in practice."""
 
 import numpy as np
 import pytest

@@ -15,6 +15,7 @@ from masksolve.plot import (
     picture_suffixes,
     plot_comparison,
     plot_masks,
+    plot_patterns,
 )
 from masksolve.solution import Comparison
 
@@ -179,3 +180,26 @@ def test_pyplot_is_left_alone():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_sheet_of_patterns():
+    masks = np.array([np.eye(4), np.eye(4)[::-1], np.ones((4, 4))], dtype=bool)
+    figure = plot_patterns(masks, columns=2, title="three")
+    (axes,) = figure.axes
+    sheet = axes.images[0].get_array()
+    assert axes.get_title() == "three"
+    assert sheet.shape == (9, 9)
+    assert (sheet[:4, :4] == masks[0]).all()
+    assert (sheet[:4, 5:] == masks[1]).all()
+    assert (sheet[5:, :4] == masks[2]).all()
+    assert np.isnan(np.asarray(sheet)[:, 4]).all()
+
+
+@pytest.mark.parametrize(
+    "bad", [np.ones((2, 3, 4), bool), np.ones((3, 3), bool), np.ones((1, 2, 2))]
+)
+def test_what_is_no_pattern_is_not_drawn(bad):
+    with pytest.raises(OptionError, match=r"boolean array \(B, m, m\)"):
+        plot_patterns(bad)
+    with pytest.raises(OptionError, match="no mask"):
+        plot_patterns(np.ones((0, 3, 3), bool))

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diversity import count_masks, count_maximal_masks, log10_count_masks
+from ..diversity import count_masks, count_maximal_masks, estimate_masks
 from ..errors import TooLargeError
 from ..pattern import Degree, Pattern
 from ..solution import BlockSolution
@@ -38,7 +38,7 @@ def too_many(pattern: Pattern, degree: Degree) -> str | None:
         return None
     if m > _COUNTED_M:
         # Every exact mask is also a maximal one, so this is a lower bound for at_most.
-        digits = log10_count_masks(n, m)
+        digits = estimate_masks(n, m).log10
         amount = f"about 10^{digits:.0f}" if degree == "exact" else f"over 10^{digits - 1:.0f}"
     else:
         count = count_patterns(pattern, degree)
