@@ -394,10 +394,10 @@ def _count(
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise OptionError(f"--shape takes sizes, for example 4096x1024; got {text!r}") from None
+    sizes = text.lower().split("x")
+    if len(sizes) < 2 or not all(size.isascii() and size.isdigit() for size in sizes):
+        raise OptionError(f"--shape takes sizes, for example 4096x1024; got {text!r}")
+    return tuple(map(int, sizes))
 
 
 def _parse_axes(text: str) -> tuple[int, int]:

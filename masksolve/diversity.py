@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OptionError, TooLargeError
+from .errors import OptionError, ShapeError, TooLargeError
 from .pattern import Degree, Pattern, check_degree
 from .tiling import Remainder, make_tiling
 
@@ -42,9 +42,10 @@ _KINDS = ("transposable", "rows", "unstructured")
 
 _Array = NDArray[np.int64]
 
-# States of all layers together: beyond, a count would take minutes and gigabytes.
+# States of all layers together: near it a count takes half a minute and some gigabytes.
 _MOST_STATES = 1_000_000
-# Entries of which a free choice is still written down.
+# Digits, and entries of a free choice, that are still written down.
+_MOST_DIGITS = 20_000_000
 _MOST_ENTRIES = 1_000_000
 
 
@@ -107,19 +108,23 @@ def count_matrices(row_sums: Sequence[int], column_sums: Sequence[int]) -> int:
     True
     """
     rows, columns = _check_sums("row_sums", row_sums), _check_sums("column_sums", column_sums)
-    if sum(rows) != sum(columns) or max(rows, default=0) > len(columns):
+    if sum(rows) != sum(columns):
         return 0
-    if max(columns, default=0) > len(rows):
-        return 0
-    # Fewer states: few columns, or few levels.
-    if _ways(len(rows), max(rows, default=0)) < _ways(len(columns), max(columns, default=0)):
-        rows, columns = columns, rows
-    cap, left = max(columns, default=0), len(rows)
-    if cap == 0:
+    rows, columns = [r for r in rows if r], [c for c in columns if c]
+    if not rows:
         return 1
-    bits = sum(math.log2(comb(len(columns), row)) for row in rows)
-    counter = _Counter(len(columns), cap, max(rows), bits)
-    counter.check(_ways(len(columns), cap) * len(rows), "these sums")
+    if max(rows) > len(columns) or max(columns) > len(rows):
+        return 0
+    ways = []
+    for these, others in ((rows, columns), (columns, rows)):
+        bits = sum(math.log2(comb(len(others), line)) for line in these)
+        counter = _Counter(len(others), max(others), max(these), bits)
+        states = _ways(len(others), max(others)) * len(these)
+        ways.append((not counter.fits, states, these, others, counter))
+    # Either the rows are taken by the columns, or the other way round: what goes through less.
+    _, states, rows, columns, counter = min(ways, key=lambda way: way[:2])
+    counter.check(states, "these sums")
+    cap, left = max(columns), len(rows)
     # A column that needs k is at level cap - k, and all are to reach the cap.
     layer = counter.start([columns.count(cap - level) for level in range(cap + 1)])
     for row in sorted(rows, reverse=True):
@@ -196,9 +201,8 @@ def estimate_masks(n: int, m: int) -> MaskEstimate:
     Notes
     -----
     E. R. Canfield, C. Greenhill, B. D. McKay, *Asymptotic enumeration of dense 0-1 matrices with
-    specified line sums*, J. Combin. Theory Ser. A 115 (2008). The tests hold its error against
-    every exact count up to m = 16:
-    -19 % at 1:2, -12 % at 2:4, -6 % at 4:8, -3 % at 8:16, and never above 0.
+    specified line sums*, J. Combin. Theory Ser. A 115 (2008). Against all exact counts up to
+    m = 16 its error is -19 % at 1:2, -12 % at 2:4, -6 % at 4:8, -3 % at 8:16, and never above 0.
 
     Examples
     --------
@@ -238,12 +242,12 @@ class Diversity:
         Raises
         ------
         TooLargeError
-            It would take minutes: of more than a million entries any half may be kept.
+            It has so many digits that it would take minutes; `log10` does not.
         """
-        if self.choice[0] > _MOST_ENTRIES:
+        if self.log10 > _MOST_DIGITS or self.choice[0] > _MOST_ENTRIES:
             raise TooLargeError(
-                f"the ways to choose {self.choice[1]} of {self.choice[0]} entries are too many to "
-                f"write down (counts stop at {_MOST_ENTRIES} entries); log10 gives their logarithm"
+                f"a number of {self.log10:.4g} digits takes too long to write down; log10 is its "
+                f"logarithm, and factors and choice make it up exactly"
             )
         whole = math.prod(masks**parts for masks, parts in self.factors)
         return int(whole * comb(*self.choice))
@@ -291,18 +295,13 @@ def mask_diversity(
     """
     pattern, degree, kind = Pattern(n, m), check_degree(degree), _check_kind(kind)
     n, m = pattern.n, pattern.m
-    tiling = make_tiling(tuple(map(operator.index, shape)), m, axes=axes, remainder=remainder)
+    tiling = make_tiling(_check_shape(shape), m, axes=axes, remainder=remainder)
     if kind == "unstructured":
         size = math.prod(tiling.shape)
         kept = size * n // m
         if degree == "exact":
             return Diversity((), (size, kept))
-        if size > _MOST_ENTRIES // 100:
-            raise TooLargeError(
-                f"the ways to keep at most {kept} of {size} entries are not added up beyond "
-                f'{_MOST_ENTRIES // 100} entries; degree="exact" gives the largest term'
-            )
-        return Diversity(((sum(comb(size, k) for k in range(kept + 1)), 1),))
+        return Diversity(((_count_choices(size, 0, kept), 1),))
     matrices = math.prod(tiling.batch_shape)
     rows, columns = tiling.matrix_shape
     factors = []
@@ -429,10 +428,23 @@ def _check_kind(kind: str) -> Kind:
     return kind  # type: ignore[return-value]  # is one of them
 
 
+def _check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    sizes = list(shape) if isinstance(shape, Iterable) else [shape]
+    if any(isinstance(x, bool) or not hasattr(x, "__index__") or x < 0 for x in sizes):
+        raise ShapeError(f"shape must be integers of 0 or more, got {shape!r}")
+    if len(sizes) < 2:
+        raise ShapeError(f"shape must have at least 2 dimensions, got {shape!r}")
+    return tuple(map(operator.index, sizes))
+
+
 def _check_sums(name: str, sums: Sequence[int]) -> list[int]:
+    if not isinstance(sums, Iterable):
+        raise OptionError(f"{name} must be integers of 0 or more, got {sums!r}")
     found = []
     for value in sums:
-        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
+        if isinstance(value, bool) or not hasattr(value, "__index__") or np.ndim(value):
+            raise OptionError(f"{name} must be integers of 0 or more, got {value!r}")
+        if value < 0:
             raise OptionError(f"{name} must be integers of 0 or more, got {value!r}")
         found.append(operator.index(value))
     return found
@@ -466,12 +478,26 @@ def _count_block(n: int, m: int, rows: int, columns: int, kind: Kind, degree: De
     if kind == "unstructured":
         kept = rows * columns * n // m
         first = kept if degree == "exact" else 0
-        return sum(comb(rows * columns, k) for k in range(first, kept + 1))
+        return _count_choices(rows * columns, first, kept)
     if degree == "exact" and rows == columns == m:
         return _count_regular(min(n, m - n), m)
     if rows > columns:
         rows, columns = columns, rows
     return _count_part(n, m, rows, columns, degree)
+
+
+def _count_choices(size: int, first: int, last: int) -> int:
+    """Ways to choose `first` to `last` of `size` entries."""
+    if last > first and size > _MOST_ENTRIES // 100:
+        raise TooLargeError(
+            f"the ways to keep at most {last} of {size} entries are added up only to "
+            f'{_MOST_ENTRIES // 100} entries; degree="exact" gives their largest term'
+        )
+    term = total = comb(size, first)
+    for k in range(first, last):
+        term = term * (size - k) // (k + 1)
+        total += term
+    return total
 
 
 def _regular_counter(n: int, m: int, rows: int) -> _Counter:
@@ -523,16 +549,25 @@ def _count_part(n: int, m: int, rows: int, columns: int, degree: Degree) -> int:
     least, most = max(n - (m - columns), 0) if exact else 0, min(n, columns)
     if rows == 0 or most == 0:
         return 1
-    counter = _Counter(
-        columns, n, most, rows * math.log2(sum(comb(columns, k) for k in range(most + 1)))
+    cap = min(n, rows)
+    bits = rows * math.log2(sum(comb(columns, k) for k in range(most + 1)))
+    counter = _Counter(columns, cap, most, bits)
+    what = f"a part of {n}:{m} of {rows}×{columns}"
+    if _ways(columns, cap) > 1 << 40:
+        counter.check(_ways(columns, cap), what)
+    counter.check(
+        sum(
+            sum(_partitions(columns, min(cap, r))[r * least : r * most + 1])
+            for r in range(1, rows + 1)
+        ),
+        what,
     )
-    counter.check(_ways(columns, min(n, rows)) * rows, f"a part of {n}:{m} of {rows}×{columns}")
-    layer = counter.start([columns] + [0] * n)
+    layer = counter.start([columns] + [0] * cap)
     for _ in range(rows):
         layer = counter.take_row(layer, least, most)
     if exact:
         layer = counter.keep(layer, n - (m - rows))
-        kept = counter.digits(layer.keys) @ np.arange(n + 1)
+        kept = counter.digits(layer.keys) @ np.arange(cap + 1)
         low = n * (rows + columns - m)
         fits = (kept >= low) & (kept <= low + (m - rows) * (m - columns))
         layer = _Layer(layer.keys[fits], layer.ways[fits])
@@ -577,16 +612,23 @@ class _Counter:
         self.limb = 62 - largest.bit_length() - self.base.bit_length()
         self.limbs = int(bits // max(self.limb, 1)) + 2
 
+    @property
+    def fits(self) -> bool:
+        """Whether an int64 holds every key and every limb's products."""
+        return self.top * (self.most + 1) < 2**63 and self.limb >= 8
+
     def check(self, states: int, what: str) -> None:
-        """Refuse what would take minutes, or keys and limbs that an int64 does not hold."""
-        wide = self.top * (self.most + 1) >= 2**63 or self.limb < 8
-        if wide or states > _MOST_STATES:
-            size = f"about {states:.2g}" if states < 10**300 else "more than 1e300"
-            raise TooLargeError(
-                f"an exact count for {what} would go through {size} states of "
-                f"{self.columns} columns, and counts stop at {_MOST_STATES:g}; "
-                f"masksolve.diversity.estimate_masks(n, m) estimates any size"
-            )
+        """Refuse what would take minutes, and what does not fit."""
+        if self.fits and states <= _MOST_STATES:
+            return
+        size = f"about {states:.2g}" if states < 10**300 else "more than 1e300"
+        reason = f"go through {size} states, and counts stop at {_MOST_STATES:g}"
+        if states <= _MOST_STATES:
+            reason = f"need longer keys than there are, for {self.columns} columns of {self.cap}"
+        raise TooLargeError(
+            f"an exact count for {what} would {reason}; for whole n:m blocks of exactly n, "
+            f"masksolve.diversity.estimate_masks(n, m) gives an estimate at any size"
+        )
 
     def start(self, levels: Sequence[int]) -> _Layer:
         """Return the layer of one state, given its number of columns at each level."""

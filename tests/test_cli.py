@@ -686,5 +686,6 @@ def test_count_of_a_tensor_and_of_what_is_too_large(run):
 
 def test_count_refuses_what_it_cannot_read(refused):
     assert "n:m" in refused("count", "four")
-    assert "--shape takes sizes" in refused("count", "2:4", "--shape", "wide")
+    for shape in ("wide", "4", "-4x4", "4x-1", "1_0x4", "4.0x4"):
+        assert "--shape takes sizes" in refused("count", "2:4", f"--shape={shape}")
     assert "degree" in refused("count", "2:4", "--degree", "any")
