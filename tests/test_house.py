@@ -82,8 +82,7 @@ def test_imports_run_downwards(path):
 @pytest.mark.parametrize("path", sorted((PACKAGE / "kernels").glob("*.py")), ids=lambda p: p.name)
 def test_kernels_import_numpy_and_numba_only(path):
     outside = {name.split(".")[0] for name in imports_of(path)} - {"masksolve"}
-    own = {"llvmlite"} if path.name == "prefetch.py" else set()  # part of Numba
-    assert outside - sys.stdlib_module_names <= {"numpy", "numba"} | own
+    assert outside - sys.stdlib_module_names <= {"numpy", "numba"}
 
 
 @pytest.mark.parametrize("name", ["certify", "residual"])

@@ -1,3 +1,4 @@
+import tracemalloc
 from fractions import Fraction
 
 import ml_dtypes
@@ -135,3 +136,15 @@ def test_scaled_sum_is_exact_and_does_not_overflow():
     assert scaled_total(values, shift) == np.inf
     assert scaled_total(np.array([[1, 2]]), np.array([[1, 2]])) == 1.0
     assert scaled_total(np.array([]), np.array([])) == 0.0
+
+
+def test_a_sum_over_many_blocks_copies_none_of_them():
+    values, shift = np.arange(1 << 20), np.full(1 << 20, 7)
+    tracemalloc.start()
+    try:
+        found = scaled_sum(values, shift)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == (float(values.sum()), -7)
+    assert peak < values.nbytes

@@ -1,7 +1,7 @@
 """Kernels as arguments of kernels, by address: one compilation of the caller serves them all.
 
-Numba has function pointers of its own, but runs Python code to take each one in: 25 µs a pointer and
-a call, and a Ctrl-C that falls in there comes out as a TypeError.
+Numba has function pointers of its own, but runs Python code to take each one in: that takes long beside a
+small band, and a Ctrl-C that falls in there comes out as a TypeError.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """Ask for memory ahead of its use: where several rows are read side by side, the hardware does not."""
 
-from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
+from numba.core.cgutils import ir
 from numba.extending import intrinsic
 
 __all__ = ["LINE", "prefetch"]

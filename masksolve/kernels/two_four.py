@@ -10,8 +10,8 @@ both, and ties have one fixed answer. The *exact* kernel computes in float64: su
 scores (< 2**43) and the number (9 or 10 bits) fit 53 bits. For float32 scores a *quick* kernel
 computes the same in int32, twice as many blocks at once, from scores cut to 18 or 19 bits, and keeps
 the smallest margin by which any of its comparisons was won. Where the margin is wider than what was
-cut off can be, every comparison holds for the exact scores too. The other blocks, about one in a
-thousand of Gaussian weights, are in *doubt* and go through the exact kernel.
+cut off can be, every comparison holds for the exact scores too. The other blocks, few of Gaussian
+weights, are in *doubt* and go through the exact kernel.
 """
 
 import functools

@@ -101,6 +101,18 @@ def test_what_the_quick_kernel_decides_is_exact(absolute, at_most, kind):
     assert not decided.all()
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_blocks_too_small_to_scale_are_in_doubt(kind):
+    """Below 2**-100 the factor is bounded, and scores of few bits are cut all the same."""
+    dtype = ml_dtypes.bfloat16 if kind == "bfloat16" else np.float32
+    W = (family("ties", (4, 4 * 30)) * 2.0**-110).astype(dtype)
+    entries = W.view(np.uint16) if W.itemsize == 2 else W
+    found = np.zeros(30, np.int32)
+    with np.errstate(over="ignore"):
+        two_four._numbers_kernel(kind, True, False, True)(entries, 0, 30, found)
+    assert (found == two_four.DOUBT).all()
+
+
 @pytest.mark.parametrize("at_most", [False, True])
 def test_what_is_cut_from_eight_entries_may_add_up(at_most):
     """Two masks along a cycle of eight: one loses nothing to the cut, the other most of a unit a row.
