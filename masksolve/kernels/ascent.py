@@ -13,12 +13,13 @@ from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
 from .lines import LANES, LINE, line_kernels, prove_kernel, prove_signature
-from .paths import finish_block
+from .paths import finish_block, path_scratch
 from .pointers import POINTER, address, caller
 
 __all__ = ["solve_band", "solve_blocks"]
 
 TILT = 2.0**-17  # of a block's largest score: too small to cost many proofs, enough to part ties
+COARSE = np.int64(1) << np.int64(26)  # some tilts of a block's largest score
 OCTETS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view(
     np.uint64
 )[:, 0]
@@ -49,10 +50,10 @@ def _grains(Q, grain):
 
 
 @jit
-def _guess(Q, S, tilt, largest, grain):
+def _guess(Q, S, tilt, largest, grain, at_most):
     """S: the exact scores Q in float32, tilted so that rows and columns break ties alike.
 
-    A tilt below a grain over m cannot change which masks are best; a `TILT` of the largest score can,
+    With `at_most` a score of 0 stays 0, never worth keeping. A tilt below a grain over m cannot change which masks are best; a `TILT` of the largest score can,
     but seldom does.
     """
     m = np.float32(math.sqrt(len(Q)))
@@ -61,8 +62,15 @@ def _guess(Q, S, tilt, largest, grain):
         scale[l] = max(largest[l] * np.float32(TILT), np.float32(grain[l]) / (2 * m))
     for k in range(len(Q)):
         t = tilt[k]
-        for l in range(len(scale)):
-            S[k, l] = np.float32(Q[k, l]) + t * scale[l]
+        if at_most:
+            for l in range(len(scale)):
+                q = np.float32(Q[k, l])
+                S[k, l] = q + min(
+                    t * scale[l], q * np.float32(FINEST)
+                )  # any but 0 is above its tilt
+        else:
+            for l in range(len(scale)):
+                S[k, l] = np.float32(Q[k, l]) + t * scale[l]
 
 
 @jit
@@ -91,24 +99,26 @@ def _level(U, V):
             V[k, l] = max(V[k, l] + np.float32(0.5) * (u - v), np.float32(0))
 
 
-def _finish(Q, bits, UI, VI, l, n, at_most):
-    """Solve lane l by augmenting paths, from the mask and prices it has."""
+def _finish(Q, bits, UI, VI, l, n, at_most, w, lines, sets, groups):
+    """Solve lane l by augmenting paths, from its mask and its column prices without their tilts.
+
+    Columns that differ by tilts alone begin at one price: their ties are then ties for the paths.
+    """
     m = len(UI)
     words = (m + 63) // 64
-    q, x = np.zeros((m + 1, m + 1), np.int64), np.zeros((m + 1, m + 1), np.int64)
-    u, v = np.zeros(m + 1, np.int64), np.zeros(m + 1, np.int64)
+    u, v, kept = lines[0], lines[1], sets[0]
+    for j in range(m):
+        v[j] = (VI[j, l] + COARSE // 3) & -COARSE
+        for i in range(m):
+            w[j, i] = np.int64(Q[i * m + j, l]) - v[j]
     for i in range(m):
-        v[i] = VI[i, l]
-        for j in range(m):
-            q[i, j] = np.int64(Q[i * m + j, l])
-            x[i, j] = np.int64(bits[i * words + j // 64, l] >> np.uint64(j % 64)) & 1
-    finish_block(q, x, u, v, n, at_most)
+        for k in range(words):
+            kept[k, i] = bits[i * words + k, l]
+    finish_block(w, lines, sets, groups, n, at_most)
     for i in range(m):
         UI[i, l], VI[i, l] = u[i], v[i]
-        for w in range(words):
-            bits[i * words + w, l] = 0
-        for j in range(m):
-            bits[i * words + j // 64, l] |= np.uint64(x[i, j]) << np.uint64(j % 64)
+        for k in range(words):
+            bits[i * words + k, l] = kept[k, i]
 
 
 @jit
@@ -193,20 +203,21 @@ def _read(Q, UI, VI, n, at_most, bits, done):
 
 
 @jit
-def _scratch(m):
+def _scratch(m, at_most):
     """What a group of blocks needs besides its exact scores; made once a band."""
     words = (m + 63) // 64
     S = np.zeros((m * m, LANES), np.float32)
     UV = np.zeros((2, m, LANES), np.float32)
     bits = np.zeros((2, m * words, LANES), np.uint64)
     prices = np.zeros((4, m, LANES), np.int64)
-    return S, UV, bits, prices, _tilts(m)
+    return S, UV, bits, prices, _tilts(m), path_scratch(m, at_most)
 
 
 def _finish_signature(scores):
     i64, lanes = types.int64, types.int64[:, ::1]
     bits = types.uint64[:, ::1]
-    return types.void(scores[:, ::1], bits, lanes, lanes, i64, i64, types.boolean)
+    scratch = lanes, lanes, types.uint64[:, :, ::1], bits
+    return types.void(scores[:, ::1], bits, lanes, lanes, i64, i64, types.boolean, *scratch)
 
 
 call_lines = caller(LINE)
@@ -214,71 +225,63 @@ call_prove = caller(lambda *arguments: prove_signature(arguments[3].dtype))
 call_finish = caller(lambda *arguments: _finish_signature(arguments[0].dtype))
 
 
+@jit
+def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
+    """Rounds of dual ascent. The last price of each row is taken all the way to its middle."""
+    for k in range(rounds):
+        call_lines(columns, (S, U, pairs, n, omega, floor, V))
+        last = np.float32(1) if k == rounds - 1 else omega
+        call_lines(rows, (S, V, pairs, n, last, floor, U))
+
+
 def _solve_lanes(
-    work, Q, largest, lanes, n, at_most, warm, rows, columns, pairs, prove, finish, omega, plan
+    work, Q, largest, lanes, n, at_most, warm, rows, columns, pairs, prove, finish, omega, rounds
 ):
     """Solve the exact scores Q of `lanes` blocks. The answer: bits[0], prices[0] (u), prices[1] (v).
 
-    `warm`: read what prices[0] and prices[1] prove, then start from prices[1]. `plan`: rounds of dual ascent before the first proof is tried, before
-    the second, ... `largest`: each block's largest |score|. Returns how many blocks needed paths.
+    `warm`: read what prices[0] and prices[1] prove, then start from prices[1]. `rounds` of dual
+    ascent: as if exact, and with prices kept from falling below 0. `largest`: each block's largest
+    |score|. Returns how many blocks needed paths.
     """
-    S, UV, bits, prices, tilt = work
+    S, UV, bits, prices, tilt, (w, path, sets, groups) = work
     U, V = UV[0], UV[1]
     UI, VI = prices[0], prices[1]
     m = len(U)
     if n == 0 or n == m:
         _all_or_nothing(Q, n, bits[0], UI, VI)
         return 0
-    done, proven, grain = (
-        np.zeros(LANES, np.bool_),
-        np.zeros(LANES, np.bool_),
-        np.zeros(LANES, np.int64),
-    )
-    one, floor = np.float32(1), np.float32(0 if at_most else -np.inf)
+    done, proven = np.zeros(LANES, np.bool_), np.zeros(LANES, np.bool_)
+    grain = np.zeros(LANES, np.int64)
     if warm:
         _tame(UI, VI, at_most)
         _read(Q, UI, VI, n, at_most, bits[0], done)
-        left = 0
-        for l in range(lanes):
-            left += not done[l]
-        if left == 0:
+        if done[:lanes].all():
             return 0
     _grains(Q, grain)
-    _guess(Q, S, tilt, largest, grain)
+    _guess(Q, S, tilt, largest, grain, at_most)
     for j in range(m):
         for l in range(LANES):
             V[j, l] = VI[j, l] if warm else 0
-    call_lines(rows, (S, V, pairs, n, one, floor, U))
-    left = lanes
-    for stage in range(len(plan)):
-        level = (
-            at_most and stage == 0 and not warm
-        )  # first as if exact, which has one slow mode less
-        if level:
-            floor = np.float32(-np.inf)
-        for k in range(plan[stage]):
-            call_lines(columns, (S, U, pairs, n, omega, floor, V))
-            last = k == plan[stage] - 1
-            call_lines(rows, (S, V, pairs, n, one if last else omega, floor, U))
-        if level:
-            floor = np.float32(0)
-            _level(U, V)
-            call_lines(rows, (S, V, pairs, n, one, floor, U))
-        _round_prices(V, grain, prices[3])
-        call_prove(prove, (S, U, V, Q, prices[3], n, at_most, bits[1], prices[2], proven))
-        left = 0
-        for l in range(lanes):
-            if not done[l]:
-                bits[0, :, l] = bits[1, :, l]
-                prices[0, :, l], prices[1, :, l] = prices[2, :, l], prices[3, :, l]
-                done[l] = proven[l]
-            left += not done[l]
-        if left == 0:
-            return 0
+    free, least = np.float32(-np.inf), np.float32(0)
+    exact = rounds[0] > 0
+    call_lines(rows, (S, V, pairs, n, np.float32(1), free if exact else least, U))
+    _ascend(S, U, V, pairs, n, rounds[0], omega, free, rows, columns)
+    if at_most and exact:  # exact prices first: they have one slow mode less
+        _level(U, V)
+        call_lines(rows, (S, V, pairs, n, np.float32(1), least, U))
+    _ascend(S, U, V, pairs, n, rounds[1], omega, least, rows, columns)
+    _round_prices(V, grain, prices[3])
+    call_prove(prove, (S, U, V, Q, prices[3], n, at_most, bits[1], prices[2], proven))
+    by_path = 0
     for l in range(lanes):
-        if not done[l]:
-            call_finish(finish, (Q, bits[0], UI, VI, l, n, at_most))
-    return left
+        if done[l]:
+            continue
+        bits[0, :, l] = bits[1, :, l]
+        UI[:, l], VI[:, l] = prices[2, :, l], prices[3, :, l]
+        if not proven[l]:
+            call_finish(finish, (Q, bits[0], UI, VI, l, n, at_most, w, path, sets, groups))
+            by_path += 1
+    return by_path
 
 
 @jit
@@ -287,7 +290,7 @@ def _load(W, top, left, absolute, at_most, strip, factors, Q, largest):
     holds exactly. False if a score is not finite.
     """
     m, width = len(strip), min(strip.shape[1], W.shape[1] - left)
-    peak = np.zeros(strip.shape[1], strip.dtype)
+    peak, nothing = np.zeros(strip.shape[1], strip.dtype), strip.dtype.type(0)
     finite = True
     for i in range(m):
         source, out = W[top + i, left : left + width], strip[i]
@@ -315,7 +318,7 @@ def _load(W, top, left, absolute, at_most, strip, factors, Q, largest):
             out[c] = abs(q) if absolute else q
         if at_most:  # negative scores are never worth keeping
             for c in range(width):
-                out[c] = max(out[c], 0)
+                out[c] = max(out[c], nothing)
     _spread(strip, m, Q)
     return True
 
@@ -346,11 +349,11 @@ def _store(bits, lanes, m, row, mask, top, left):
 
 
 def _solve_band(
-    W, m, n, absolute, at_most, warm, rows, columns, pairs, prove, finish, omega, plan, mask, u, v
+    W, m, n, absolute, at_most, warm, rows, columns, pairs, prove, finish, omega, rounds, mask, u, v
 ):
     """Solve a band; see `solve_band`."""
     pairs = pairs.copy()  # threads would fight over its reference count
-    work = _scratch(m)
+    work = _scratch(m, at_most)
     bits, prices = work[2], work[3]
     strip, Q = np.zeros((m, LANES * m), W.dtype), np.zeros((m * m, LANES), W.dtype)
     factors, largest = np.ones((2, LANES * m), W.dtype), np.zeros(LANES, np.float32)
@@ -379,7 +382,7 @@ def _solve_band(
                 prove,
                 finish,
                 omega,
-                plan,
+                rounds,
             )
             _store(bits[0], lanes, m, row, mask, i * m, first * m)
             if len(u):
@@ -390,11 +393,11 @@ def _solve_band(
 
 
 def _solve_blocks(
-    q, n, at_most, warm, rows, columns, pairs, prove, finish, omega, plan, mask, u, v
+    q, n, at_most, warm, rows, columns, pairs, prove, finish, omega, rounds, mask, u, v
 ):
     """Solve integer blocks; see `solve_blocks`."""
     m = q.shape[1]
-    work = _scratch(m)
+    work = _scratch(m, at_most)
     bits, prices = work[2], work[3]
     words = (m + 63) // 64
     Q, largest = np.zeros((m * m, LANES), np.int64), np.zeros(LANES, np.float32)
@@ -425,7 +428,7 @@ def _solve_blocks(
             prove,
             finish,
             omega,
-            plan,
+            rounds,
         )
         for l in range(lanes):
             for i in range(m):
@@ -463,12 +466,14 @@ def _engine(solve, scores):
 
 
 def _plan(m, at_most, warm):
-    """Over-relaxation, and the rounds before each attempt at a proof: the best measured."""
+    """Over-relaxation, and the rounds of dual ascent as if exact and at prices of 0 or more."""
     omega = np.float32(min(1 + math.log2(max(m, 2)) / 10, 1.7))
-    rounds = [round(1.5 * math.sqrt(m)), 4] if warm else [round(2.6 * math.sqrt(m)), 5]
-    if at_most:
-        rounds += [8, 12]
-    return omega, np.array(rounds, np.int64)
+    exact, least = round(2.6 * math.sqrt(m)), 0
+    if at_most and warm:
+        exact, least = 0, exact
+    elif at_most:
+        exact, least = round(1.7 * math.sqrt(m)), 5
+    return omega, np.array([exact, least], np.int64)
 
 
 def _prepare(solve, n, m, scores, at_most, warm):

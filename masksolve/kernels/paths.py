@@ -1,141 +1,307 @@
-"""One block to its optimum: shortest augmenting paths from prices that need not be optimal yet."""
+"""One block to its optimum: shortest augmenting paths from prices that need not be optimal yet.
+
+A block lies here column by column, so that all its rows go through each loop side by side; sets of
+columns are bits of 64-bit words. Most blocks that come here lack a path among ties, of length 0:
+that is found in the bits alone.
+"""
 
 import numpy as np
 
 from .compiling import jit
 
-__all__ = ["finish_block"]
+__all__ = ["finish_block", "path_scratch"]
 
 INF = np.int64(1) << np.int64(60)
+ONE = np.uint64(1)
 
 
 @jit
-def _best_rows(q, x, v, n, at_most, u):
-    """Turn every row of `x` into its best n entries (`at_most`: its best up to n) at prices v, by swaps.
+def path_scratch(m, at_most):
+    """What `finish_block` works on: its first four arguments, made once for many blocks."""
+    size = m + 1 if at_most else m
+    words = (size + 63) // 64
+    block, lines = np.zeros((size, size), np.int64), np.zeros((9, size), np.int64)
+    return block, lines, np.zeros((3, words, size), np.uint64), np.zeros((3, words), np.uint64)
 
-    Afterwards q_ij - v_j >= u_i on kept entries and <= u_i on all others; with `at_most`, u >= 0 and
-    u_i = 0 if row i keeps fewer than n.
+
+@jit
+def _has(words, line, bit):
+    """Whether the set of a line, word by word in words[:, line], has an element."""
+    return words[bit >> 6, line] >> np.uint64(bit & 63) & ONE != 0
+
+
+@jit
+def _extremes(w, kept, count, low, high):
+    """Of each row, how much it keeps, its worst entry kept and the best of the others."""
+    count[:], low[:], high[:] = 0, INF, -INF
+    for j in range(len(low)):
+        r, k, bit = w[j], kept[j >> 6], np.uint64(j & 63)
+        for i in range(len(low)):
+            x = k[i] >> bit & ONE
+            count[i] += np.int64(x)
+            low[i] = min(low[i], r[i] if x else INF)
+            high[i] = max(high[i], -INF if x else r[i])
+
+
+@jit
+def _best_row(w, kept, i, m, n, at_most):
+    """Turn row i into its best n entries (`at_most`: its best up to n), by swaps.
+
+    Returns its price, the worst entry kept or 0 if it keeps fewer than n, and how many it keeps.
     """
-    m = len(u)
-    for i in range(m):
-        kept = 0
+    while True:
+        count, worst, best, low, high = 0, -1, -1, INF, -INF
         for j in range(m):
-            kept += x[i, j]
-        while True:
-            worst, low = -1, INF
-            best, high = -1, -INF
-            for j in range(m):
-                r = q[i, j] - v[j]
-                if x[i, j]:
-                    if r < low:
-                        worst, low = j, r
-                elif r > high:
-                    best, high = j, r
-            if kept > n or (at_most and low < 0):
-                x[i, worst] = 0
-                kept -= 1
-            elif kept < n and (high > 0 or not at_most):
-                x[i, best] = 1
-                kept += 1
-            elif high > low:
-                x[i, worst] = 0
-                x[i, best] = 1
-            else:
-                break
-        u[i] = low if kept == n else 0
+            if _has(kept, i, j):
+                count += 1
+                if w[j, i] < low:
+                    worst, low = j, w[j, i]
+            elif w[j, i] > high:
+                best, high = j, w[j, i]
+        drop = count > n or (at_most and low < 0)
+        add = not drop and count < n and (high > 0 or not at_most)
+        if not drop and not add:
+            if count < n or low >= high:
+                return low if count == n else np.int64(0), count
+            drop = add = True
+        if drop:
+            kept[worst >> 6, i] ^= ONE << np.uint64(worst & 63)
+        if add:
+            kept[best >> 6, i] ^= ONE << np.uint64(best & 63)
 
 
 @jit
-def finish_block(q, x, u, v, n, at_most):
-    """Make `x` optimal for the integer scores `q` and (u, v) its proof, starting from any x and v.
+def _mark(w, tight):
+    """Note the entries with w = 0."""
+    tight[:] = 0
+    for j in range(len(w)):
+        r, t, bit = w[j], tight[j >> 6], np.uint64(j & 63)
+        for i in range(len(r)):
+            t[i] |= np.uint64(r[i] == 0) << bit
 
-    All arrays are int64 and one longer than the block each way. With `at_most` that last row and
-    column are the *slack*: scores 0, prices 0, arcs of any amount, which take up what a line keeps
-    short of n. So both degree constraints become one: every line holds exactly n. (v >= 0 then.)
+
+@jit
+def _nearest(w, kept, in_row, in_col, least):
+    """The least cost of a step from what is reached to what is not.
+
+    What a row may both take and give has w = 0: such steps are no longer before us.
+    """
+    least[:] = INF
+    for j in range(len(w)):
+        r, k, bit = w[j], kept[j >> 6], np.uint64(j & 63)
+        if in_col[j]:
+            for i in range(len(least)):
+                least[i] = min(least[i], r[i] if (k[i] >> bit & ONE) & (in_row[i] == 0) else INF)
+        else:
+            for i in range(len(least)):
+                least[i] = min(least[i], INF if (k[i] >> bit & ONE) | (in_row[i] == 0) else -r[i])
+    return least.min()
+
+
+@jit
+def _move(w, u, v, in_row, in_col, step):
+    """Move the prices of what is reached by `step`."""
+    for j in range(len(w)):
+        r = w[j]
+        if in_col[j]:
+            v[j] += step
+            for i in range(len(u)):
+                r[i] -= 0 if in_row[i] else step
+        else:
+            for i in range(len(u)):
+                r[i] += step if in_row[i] else 0
+    for i in range(len(u)):
+        u[i] -= step if in_row[i] else 0
+
+
+@jit
+def _best_rows(w, kept, u, n, at_most, count, low, high):
+    """Turn all rows into their best, by what w is after column prices; u are the rows' prices."""
+    m = len(u)
+    _extremes(w, kept, count, low, high)
+    for i in range(m):
+        if count[i] == n and low[i] >= high[i] and (low[i] >= 0 or not at_most):
+            u[i] = low[i]
+        else:
+            u[i], count[i] = _best_row(w, kept, i, m, n, at_most)
+    for j in range(m):
+        r = w[j]
+        for i in range(m):
+            r[i] -= u[i]
+
+
+@jit
+def _excesses(kept, n, excess):
+    """How much each column holds beyond n."""
+    for j in range(len(excess)):
+        k, bit, held = kept[j >> 6], np.uint64(j & 63), np.int64(0)
+        for i in range(len(excess)):
+            held += np.int64(k[i] >> bit & ONE)
+        excess[j] = held - n
+
+
+@jit
+def _join_slack(w, u, v, kept, free, excess, slack_row, slack_col, n):
+    """Add the slack's row and column. On entry slack_row is what each row keeps."""
+    m = len(u) - 1
+    bit, word = ONE << np.uint64(m & 63), m >> 6
+    u[m] = v[m] = w[m, m] = excess[m] = 0
+    free[:], kept[:, m] = 0, 0
+    if m & 63 == 0:
+        kept[word] = 0
+    for k in range(m):
+        w[m, k], w[k, m] = -u[k], -v[k]
+        slack_row[k], slack_col[k] = n - slack_row[k], 0
+        if excess[k] < 0 and v[k] == 0:
+            slack_col[k], excess[k] = -excess[k], 0
+        excess[m] -= excess[k]
+    slack_row[m] = slack_col[m] = INF
+    for k in range(m + 1):
+        own = ONE << np.uint64(k & 63)
+        free[word, k] |= bit
+        free[k >> 6, m] |= own
+        if slack_row[k] > 0:
+            kept[word, k] |= bit
+        if slack_col[k] > 0:
+            kept[k >> 6, m] |= own
+
+
+@jit
+def _push(kept, slack_row, slack_col, i, j, m, amount):
+    """Add one unit to entry (i, j), or take one away. Row and column m, if any, are the slack."""
+    flips = i < m or j < m  # the slack's own entry is without end
+    if i < m and j == m:
+        slack_row[i] += amount
+        flips = slack_row[i] == max(amount, 0)
+    elif j < m and i == m:
+        slack_col[j] += amount
+        flips = slack_col[j] == max(amount, 0)
+    if flips:
+        kept[j >> 6, i] ^= ONE << np.uint64(j & 63)
+
+
+@jit
+def _grow(kept, tight, free, in_row, cols, fresh, time):
+    """Reach what a step of cost 0 reaches: rows from the columns `cols`, then columns from all rows.
+
+    Adds the columns `fresh` to `cols`; returns whether anything was reached.
+    """
+    grew = False
+    for k in range(len(cols)):
+        x, w, c = kept[k], tight[k], cols[k]
+        for i in range(len(in_row)):
+            reached = (in_row[i] == 0) & (x[i] & w[i] & c != 0)
+            in_row[i] = time if reached else in_row[i]
+            grew |= reached
+    for k in range(len(cols)):
+        x, w, f, new = kept[k], tight[k], free[k], np.uint64(0)
+        for i in range(len(in_row)):
+            new |= w[i] & (f[i] | ~x[i]) if in_row[i] else np.uint64(0)
+        fresh[k] = new & ~cols[k]
+        cols[k] |= new
+        grew |= fresh[k] != 0
+    return grew
+
+
+@jit
+def _note(fresh, under, in_col, time):
+    """Note when the columns `fresh` were reached; return one of them that is in `under`, or -1."""
+    target = -1
+    for k in range(len(fresh)):
+        new, first = fresh[k], 64 * k
+        times = in_col[first : first + 64]
+        for j in range(len(times)):
+            times[j] = time if new >> np.uint64(j) & ONE else times[j]
+        found = new & under[k]
+        if found:
+            target = first
+            while not found >> np.uint64(target - first) & ONE:
+                target += 1
+    return target
+
+
+@jit
+def _roots(excess, in_row, in_col, cols, under):
+    """Begin with the over-full columns, reached at time 1; return whether there are any."""
+    in_row[:] = 0
+    over = False
+    for k in range(len(cols)):
+        full, short = np.uint64(0), np.uint64(0)
+        e, times = excess[64 * k : 64 * k + 64], in_col[64 * k : 64 * k + 64]
+        for j in range(len(e)):
+            times[j] = e[j] > 0
+            full |= np.uint64(e[j] > 0) << np.uint64(j)
+            short |= np.uint64(e[j] < 0) << np.uint64(j)
+        cols[k], under[k] = full, short
+        over |= full != 0
+    return over
+
+
+@jit
+def _augment(kept, tight, free, slack_row, slack_col, in_row, in_col, target, m):
+    """Move a unit along the path by which column `target` was reached; return where it came from."""
+    while in_col[target] > 1:
+        i = 0
+        while not (
+            0 < in_row[i] < in_col[target]
+            and _has(tight, i, target)
+            and (_has(free, i, target) or not _has(kept, i, target))
+        ):
+            i += 1
+        source = 0
+        while not (
+            0 < in_col[source] < in_row[i] and _has(tight, i, source) and _has(kept, i, source)
+        ):
+            source += 1
+        _push(kept, slack_row, slack_col, i, target, m, 1)
+        _push(kept, slack_row, slack_col, i, source, m, -1)
+        target = source
+    return target
+
+
+@jit
+def finish_block(w, lines, bits, sets, n, at_most):
+    """Make a mask optimal for the integer scores of a block, and prove it, from any mask and prices.
+
+    On entry w[j, i] is the score of row i, column j, less the column's price lines[1, j]; bit j % 64
+    of bits[0, j // 64, i] whether the mask keeps it. On return the mask is optimal, and lines[0] and
+    lines[1] are the prices u and v that prove it. The arrays are those of `path_scratch`.
+
+    With `at_most` they are one longer than the block each way. That last row and column are the
+    *slack*: scores 0, prices 0, arcs of any amount, which take up what a line keeps short of n. So
+    both degree constraints become one: every line holds exactly n. (v >= 0 then.)
 
     Invariant: with w = q_ij - u_i - v_j, w >= 0 where x_ij > 0 and w <= 0 where x_ij can grow. Columns
     alone may hold too much or too little. A path takes a unit from an over-full column to an
-    under-full one: column a -> row i at cost w (kept), row i -> column b at cost -w. The shortest
-    keeps the invariant after the prices move by the distances, and the sum of |excess| falls by 2.
+    under-full one: column a -> row i at cost w (kept), row i -> column b at cost -w. What is
+    reached at cost 0 grows until it holds an under-full column; when it grows no more, its prices
+    move by the least cost of leaving it, which keeps the invariant. With each path the sum of
+    |excess| falls by 2.
     """
-    m = len(u) - 1
-    _best_rows(q[:m, :m], x[:m, :m], v[:m], n, at_most, u[:m])
-    excess = np.empty(m + 1, np.int64)
-    total = -n * m
-    for j in range(m):
-        excess[j] = -n
-        for i in range(m):
-            excess[j] += x[i, j]
-        total += excess[j] + n
-    size = m
+    u, v, excess, in_row, in_col = lines[0], lines[1], lines[2], lines[3], lines[4]
+    least, most, slack_row, slack_col = lines[5], lines[6], lines[7], lines[8]
+    kept, tight, free = bits[0], bits[1], bits[2]
+    cols, under, fresh = sets[0], sets[1], sets[2]
+    size = len(w)
+    m = size - 1 if at_most else size
+    count = slack_row[:m]  # what is left of n will be slack
+    _best_rows(w, kept, u[:m], n, at_most, count, least[:m], most[:m])
+    _excesses(kept, n, excess[:m])
     if at_most:
-        size = m + 1
-        u[m] = v[m] = 0
-        for k in range(m):
-            kept = 0
-            for j in range(m):
-                kept += x[k, j]
-            x[k, m] = n - kept
-            x[m, k] = -excess[k] if excess[k] < 0 and v[k] == 0 else 0
-            excess[k] += x[m, k]
-            total += x[m, k]
-        x[m, m] = INF
-        excess[m] = -total
-        for k in range(m + 1):
-            q[k, m] = q[m, k] = 0
-    else:
-        excess[m] = 0
-
-    to_row, to_col = np.empty(size, np.int64), np.empty(size, np.int64)  # distances
-    from_col, from_row = (
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-    )  # parents of rows, columns
-    new_row, new_col = (
-        np.empty(size, np.bool_),
-        np.empty(size, np.bool_),
-    )  # nearer since last expanded
-    while True:
-        nearest, target = INF, -1  # the nearest under-full column; no path is followed beyond it
-        active = False
-        for j in range(size):
-            active |= excess[j] > 0
-            to_row[j] = INF
-            to_col[j] = 0 if excess[j] > 0 else INF
-            from_row[j] = -1
-            new_row[j] = False
-            new_col[j] = excess[j] > 0
-        if not active:
-            break
-        while active:
-            active = False
-            for a in range(size):
-                if new_col[a] and to_col[a] < nearest:
-                    new_col[a] = False
-                    for i in range(size):
-                        d = to_col[a] + q[i, a] - u[i] - v[a]
-                        if d < to_row[i] and x[i, a] > 0:
-                            to_row[i], from_col[i], new_row[i] = d, a, True
-            for i in range(size):
-                if new_row[i] and to_row[i] < nearest:
-                    new_row[i] = False
-                    for b in range(size):
-                        d = to_row[i] + u[i] + v[b] - q[i, b]
-                        if d < to_col[b] and (x[i, b] == 0 or i == m or b == m):
-                            to_col[b], from_row[b], new_col[b] = d, i, True
-                            active = True
-                            if excess[b] < 0 and d < nearest:
-                                nearest, target = d, b
-        for k in range(size):
-            v[k] += nearest - min(to_col[k], nearest)
-            u[k] -= nearest - min(to_row[k], nearest)
+        _join_slack(w, u, v, kept, free, excess, slack_row, slack_col, n)
+    _mark(w, tight)
+    while _roots(excess, in_row, in_col, cols, under):
+        time, target = 1, -1
+        while target < 0:
+            if _grow(kept, tight, free, in_row, cols, fresh, time + 1):
+                time += 2
+                target = _note(fresh, under, in_col, time)
+            else:
+                _move(w, u, v, in_row, in_col, _nearest(w, kept, in_row, in_col, least))
+                _mark(w, tight)
         excess[target] += 1
-        while from_row[target] >= 0:
-            i = from_row[target]
-            x[i, target] += 1
-            target = from_col[i]
-            x[i, target] -= 1
-        excess[target] -= 1
+        source = _augment(kept, tight, free, slack_row, slack_col, in_row, in_col, target, m)
+        excess[source] -= 1
     if at_most:  # the slack's price is 0 by definition
         shift = u[m]
         for k in range(m):
