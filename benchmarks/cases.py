@@ -133,6 +133,12 @@ def default_cases(size: int, workers: int, *, quick: bool = False) -> list[Case]
         for k in ((8,) if quick else (8, 2))
         for n, m in ((2, 4), (8, 16))
     ]
+    cases += [
+        Case(size // k, n, m, workers)
+        for k in (8, 2)
+        for n, m in patterns
+        if (n, m) not in ((2, 4), (8, 16))
+    ]
     main = ((8, 16),) if quick else ((2, 4), (4, 8), (8, 16), (16, 32))
     cases += [Case(size, n, m, workers, distribution=d) for n, m in main for d in DISTRIBUTIONS[1:]]
     cases += [Case(size, n, m, workers, dtype=d) for n, m in ((2, 4), (8, 16)) for d in DTYPES[1:]]

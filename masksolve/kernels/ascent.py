@@ -13,8 +13,8 @@ from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
 from .lines import LANES, LINE, line_kernels, prove_kernel, prove_signature
-from .paths import finish_block, path_scratch
-from .pointers import POINTER, address, caller
+from .paths import FINISH, finish_block, path_scratch
+from .pointers import NONE, POINTER, address, caller
 
 __all__ = ["solve_band", "solve_blocks"]
 
@@ -99,14 +99,14 @@ def _level(U, V):
             V[k, l] = max(V[k, l] + np.float32(0.5) * (u - v), np.float32(0))
 
 
-def _finish(Q, bits, UI, VI, l, n, at_most, w, lines, sets, groups):
-    """Solve lane l by augmenting paths, from its mask and its column prices without their tilts.
+@jit
+def _take_out(Q, bits, VI, l, w, v, kept):
+    """Lane l for the path solver: its mask, and its column prices without their tilts.
 
     Columns that differ by tilts alone begin at one price: their ties are then ties for the paths.
     """
-    m = len(UI)
-    words = (m + 63) // 64
-    u, v, kept = lines[0], lines[1], sets[0]
+    m = len(VI)
+    words = len(bits) // m
     for j in range(m):
         v[j] = (VI[j, l] + COARSE // 3) & -COARSE
         for i in range(m):
@@ -114,33 +114,36 @@ def _finish(Q, bits, UI, VI, l, n, at_most, w, lines, sets, groups):
     for i in range(m):
         for k in range(words):
             kept[k, i] = bits[i * words + k, l]
-    finish_block(w, lines, sets, groups, n, at_most)
+
+
+@jit
+def _put_back(kept, u, v, l, bits, UI, VI):
+    m = len(VI)
+    words = len(bits) // m
     for i in range(m):
         UI[i, l], VI[i, l] = u[i], v[i]
         for k in range(words):
             bits[i * words + k, l] = kept[k, i]
 
 
-@jit
-def _all_or_nothing(Q, n, bits, UI, VI):
+def _all_or_nothing(Q, UI, VI, n, at_most, bits, done):  # noqa: ARG001  # that of `_read`
     """n = 0 or n = m: there is but one mask, and row prices prove it."""
     m = len(UI)
-    words = (m + 63) // 64
+    words = len(bits) // m
     VI[:] = 0
     UI[:] = FINEST if n else 0
     for i in range(m):
         for w in range(words):
-            bits[i * words + w] = (
-                (np.uint64(1) << np.uint64(m - 64 * w)) - np.uint64(1)
-                if m < 64 * (w + 1)
-                else ~np.uint64(0)
+            whole = m >= 64 * (w + 1)
+            ones = (
+                ~np.uint64(0) if whole else (np.uint64(1) << np.uint64(m - 64 * w)) - np.uint64(1)
             )
-        if n == 0:
-            bits[i * words : (i + 1) * words] = 0
+            bits[i * words + w] = ones if n else np.uint64(0)
         for k in range(m):
             for l in range(LANES):
                 q = np.int64(Q[i * m + k, l])
                 UI[i, l] = min(UI[i, l], q) if n else max(UI[i, l], q)
+    done[:] = True
 
 
 @jit
@@ -151,7 +154,7 @@ def _tame(UI, VI, at_most):
     may move from all columns to all rows, so each lane's are centred; none far beyond the largest
     score proves anything.
     """
-    tame = np.ones(LANES, np.int64)
+    tame, middle = np.ones(LANES, np.int64), np.zeros(LANES, np.int64)
     for j in range(len(VI)):
         for l in range(LANES):
             low, high = min(UI[j, l], VI[j, l]), max(UI[j, l], VI[j, l])
@@ -159,22 +162,21 @@ def _tame(UI, VI, at_most):
     for j in range(len(VI)):
         for l in range(LANES):
             UI[j, l], VI[j, l] = UI[j, l] * tame[l], VI[j, l] * tame[l]
-    least, middle = np.int64(0 if at_most else -LARGEST), np.zeros(LANES, np.int64)
-    if not at_most:
-        low, high = VI[0].copy(), VI[0].copy()
+    least = np.int64(0 if at_most else -LARGEST)
+    for l in range(LANES):
+        low, high = VI[0, l], VI[0, l]
         for j in range(len(VI)):
-            for l in range(LANES):
-                low[l], high[l] = min(low[l], VI[j, l]), max(high[l], VI[j, l])
-        middle[:] = (low + high) >> 1
+            low, high = min(low, VI[j, l]), max(high, VI[j, l])
+        middle[l] = 0 if at_most else (low + high) >> 1
     for j in range(len(VI)):
         for l in range(LANES):
             UI[j, l] = min(max(UI[j, l] + middle[l], 2 * least), 2 * LARGEST)
             VI[j, l] = min(max(VI[j, l] - middle[l], least), LARGEST)
 
 
-@jit
 def _read(Q, UI, VI, n, at_most, bits, done):
     """Keep what is worth more than the integer prices; `done` where that proves itself a mask."""
+    _tame(UI, VI, at_most)
     m = len(UI)
     words = (m + 63) // 64
     columns = np.zeros((m, LANES), np.int64)
@@ -213,16 +215,17 @@ def _scratch(m, at_most):
     return S, UV, bits, prices, _tilts(m), path_scratch(m, at_most)
 
 
-def _finish_signature(scores):
-    i64, lanes = types.int64, types.int64[:, ::1]
-    bits = types.uint64[:, ::1]
-    scratch = lanes, lanes, types.uint64[:, :, ::1], bits
-    return types.void(scores[:, ::1], bits, lanes, lanes, i64, i64, types.boolean, *scratch)
+def _read_signature(scores):
+    lanes, flag = types.int64[:, ::1], types.boolean
+    return types.void(
+        scores[:, ::1], lanes, lanes, types.int64, flag, types.uint64[:, ::1], flag[::1]
+    )
 
 
 call_lines = caller(LINE)
 call_prove = caller(lambda *arguments: prove_signature(arguments[3].dtype))
-call_finish = caller(lambda *arguments: _finish_signature(arguments[0].dtype))
+call_read = caller(lambda *arguments: _read_signature(arguments[0].dtype))
+call_finish = caller(FINISH)
 
 
 @jit
@@ -234,28 +237,26 @@ def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
         call_lines(rows, (S, V, pairs, n, last, floor, U))
 
 
-def _solve_lanes(
-    work, Q, largest, lanes, n, at_most, warm, rows, columns, pairs, prove, finish, omega, rounds
-):
+@jit
+def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     """Solve the exact scores Q of `lanes` blocks. The answer: bits[0], prices[0] (u), prices[1] (v).
 
-    `warm`: read what prices[0] and prices[1] prove, then start from prices[1]. `rounds` of dual
-    ascent: as if exact, and with prices kept from falling below 0. `largest`: each block's largest
-    |score|. Returns how many blocks needed paths.
+    `largest`: each block's largest |score|; `how`: see `_prepare`. Returns how many blocks needed
+    paths.
     """
-    S, UV, bits, prices, tilt, (w, path, sets, groups) = work
+    read, warm, (rows, columns, pairs), prove, omega, rounds, finish = how
+    S, UV, bits, prices, tilt, (w, lines, lane_bits, sets) = work
     U, V = UV[0], UV[1]
-    UI, VI = prices[0], prices[1]
+    UI, VI, new_UI, new_VI = prices[0], prices[1], prices[2], prices[3]
     m = len(U)
-    if n == 0 or n == m:
-        _all_or_nothing(Q, n, bits[0], UI, VI)
-        return 0
     done, proven = np.zeros(LANES, np.bool_), np.zeros(LANES, np.bool_)
     grain = np.zeros(LANES, np.int64)
-    if warm:
-        _tame(UI, VI, at_most)
-        _read(Q, UI, VI, n, at_most, bits[0], done)
-        if done[:lanes].all():
+    if read != NONE:
+        call_read(read, (Q, UI, VI, n, at_most, bits[0], done))
+        left = 0
+        for l in range(lanes):
+            left += not done[l]
+        if left == 0:
             return 0
     _grains(Q, grain)
     _guess(Q, S, tilt, largest, grain, at_most)
@@ -270,16 +271,20 @@ def _solve_lanes(
         _level(U, V)
         call_lines(rows, (S, V, pairs, n, np.float32(1), least, U))
     _ascend(S, U, V, pairs, n, rounds[1], omega, least, rows, columns)
-    _round_prices(V, grain, prices[3])
-    call_prove(prove, (S, U, V, Q, prices[3], n, at_most, bits[1], prices[2], proven))
+    _round_prices(V, grain, new_VI)
+    call_prove(prove, (S, U, V, Q, new_VI, n, at_most, bits[1], new_UI, proven))
     by_path = 0
     for l in range(lanes):
         if done[l]:
             continue
-        bits[0, :, l] = bits[1, :, l]
-        UI[:, l], VI[:, l] = prices[2, :, l], prices[3, :, l]
+        for k in range(len(bits[0])):
+            bits[0, k, l] = bits[1, k, l]
+        for k in range(m):
+            UI[k, l], VI[k, l] = new_UI[k, l], new_VI[k, l]
         if not proven[l]:
-            call_finish(finish, (Q, bits[0], UI, VI, l, n, at_most, w, path, sets, groups))
+            _take_out(Q, bits[0], VI, l, w, lines[1], lane_bits[0])
+            call_finish(finish, (w, lines, lane_bits, sets, n, at_most))
+            _put_back(lane_bits[0], lines[0], lines[1], l, bits[0], UI, VI)
             by_path += 1
     return by_path
 
@@ -348,11 +353,16 @@ def _store(bits, lanes, m, row, mask, top, left):
             out[c] = bytes_[c]
 
 
-def _solve_band(
-    W, m, n, absolute, at_most, warm, rows, columns, pairs, prove, finish, omega, rounds, mask, u, v
-):
+@jit
+def _own(how):
+    """The same with a `pairs` of one's own: threads would fight over its reference count."""
+    read, warm, (rows, columns, pairs), prove, omega, rounds, finish = how
+    return read, warm, (rows, columns, pairs.copy()), prove, omega, rounds, finish
+
+
+def _solve_band(W, m, n, absolute, at_most, how, mask, u, v):
     """Solve a band; see `solve_band`."""
-    pairs = pairs.copy()  # threads would fight over its reference count
+    how, warm = _own(how), how[1]
     work = _scratch(m, at_most)
     bits, prices = work[2], work[3]
     strip, Q = np.zeros((m, LANES * m), W.dtype), np.zeros((m * m, LANES), W.dtype)
@@ -367,23 +377,9 @@ def _solve_band(
                 return -1
             if warm:
                 for l in range(lanes):
-                    prices[0, :, l], prices[1, :, l] = u[b + l], v[b + l]
-            by_path += solve_lanes(
-                work,
-                Q,
-                largest,
-                lanes,
-                n,
-                at_most,
-                warm,
-                rows,
-                columns,
-                pairs,
-                prove,
-                finish,
-                omega,
-                rounds,
-            )
+                    for k in range(m):
+                        prices[0, k, l], prices[1, k, l] = u[b + l, k], v[b + l, k]
+            by_path += _solve_lanes(work, Q, largest, lanes, n, at_most, how)
             _store(bits[0], lanes, m, row, mask, i * m, first * m)
             if len(u):
                 for l in range(lanes):
@@ -392,10 +388,9 @@ def _solve_band(
     return by_path
 
 
-def _solve_blocks(
-    q, n, at_most, warm, rows, columns, pairs, prove, finish, omega, rounds, mask, u, v
-):
+def _solve_blocks(q, n, at_most, how, mask, u, v):
     """Solve integer blocks; see `solve_blocks`."""
+    how, warm = _own(how), how[1]
     m = q.shape[1]
     work = _scratch(m, at_most)
     bits, prices = work[2], work[3]
@@ -413,23 +408,9 @@ def _solve_blocks(
                     Q[i * m + j, l] = max(s, 0) if at_most else s
         if warm:
             for l in range(lanes):
-                prices[0, :, l], prices[1, :, l] = u[first + l], v[first + l]
-        by_path += solve_lanes(
-            work,
-            Q,
-            largest,
-            lanes,
-            n,
-            at_most,
-            warm,
-            rows,
-            columns,
-            pairs,
-            prove,
-            finish,
-            omega,
-            rounds,
-        )
+                for k in range(m):
+                    prices[0, k, l], prices[1, k, l] = u[first + l, k], v[first + l, k]
+        by_path += _solve_lanes(work, Q, largest, lanes, n, at_most, how)
         for l in range(lanes):
             for i in range(m):
                 u[first + l, i], v[first + l, i] = prices[0, i, l], prices[1, i, l]
@@ -439,12 +420,9 @@ def _solve_blocks(
     return by_path
 
 
-solve_lanes = jit(_solve_lanes)
-
-
 @functools.cache
-def _finish_kernel(scores):
-    return jit(_finish, _finish_signature(scores))
+def _read_kernel(scores, warm):
+    return jit(_read if warm else _all_or_nothing, _read_signature(scores))
 
 
 @functools.cache
@@ -454,36 +432,47 @@ def _engine(solve, scores):
     The pattern's kernels are passed by address: one compilation serves all patterns.
     """
     i64, flag, prices = types.int64, types.boolean, types.int64[:, ::1]
-    kernels = POINTER, POINTER, prices, POINTER, POINTER, types.float32, i64[::1]
+    lines, rounds = types.Tuple((POINTER, POINTER, prices)), types.UniTuple(i64, 2)
+    how = types.Tuple((POINTER, flag, lines, POINTER, types.float32, rounds, POINTER))
     if solve is _solve_band:
         matrix = types.Array(scores, 2, "C", readonly=True)
         mask = types.Array(flag, 2, "C")
-        arguments = matrix, i64, i64, flag, flag, flag, *kernels, mask, prices, prices
+        arguments = matrix, i64, i64, flag, flag, how, mask, prices, prices
     else:
         blocks, mask = types.Array(scores, 3, "A", readonly=True), types.Array(flag, 3, "A")
-        arguments = blocks, i64, flag, flag, *kernels, mask, prices, prices
+        arguments = blocks, i64, flag, how, mask, prices, prices
     return jit(solve, i64(*arguments))
 
 
 def _plan(m, at_most, warm):
-    """Over-relaxation, and the rounds of dual ascent as if exact and at prices of 0 or more."""
+    """Over-relaxation and rounds of dual ascent: the best measured."""
     omega = np.float32(min(1 + math.log2(max(m, 2)) / 10, 1.7))
-    exact, least = round(2.6 * math.sqrt(m)), 0
+    exact, least = round((1.4 if warm else 2.6) * math.sqrt(m)), 0
     if at_most and warm:
         exact, least = 0, exact
     elif at_most:
         exact, least = round(1.7 * math.sqrt(m)), 5
-    return omega, np.array([exact, least], np.int64)
+    return omega, (exact, least)
 
 
+@functools.cache
 def _prepare(solve, n, m, scores, at_most, warm):
+    """The engine, and how it solves a pattern.
+
+    That is: the kernel that finds blocks which need no ascent, if any; whether to start from
+    given prices; the kernels of lines and their network; that of the proof; over-relaxation; rounds
+    of dual ascent, as if exact and at prices of 0 or more; the kernel of paths.
+    """
+    trivial = n in (0, m)
     with COMPILING:
         rows, columns, pairs = line_kernels(n, m)
-        prove, finish = prove_kernel(m, scores), _finish_kernel(scores)
-        engine = _engine(solve, scores)
+        prove, engine = prove_kernel(m, scores), _engine(solve, scores)
+        read = NONE
+        if warm or trivial:
+            read = address(_read_kernel(scores, not trivial), _read_signature(scores))
     lines = address(rows, LINE), address(columns, LINE), pairs
-    ends = address(prove, prove_signature(scores)), address(finish, _finish_signature(scores))
-    return engine, (*lines, *ends, *_plan(m, at_most, warm))
+    prove, finish = address(prove, prove_signature(scores)), address(finish_block, FINISH)
+    return engine, (read, warm, lines, prove, *_plan(m, at_most, warm), finish)
 
 
 def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, warm=False):
@@ -494,13 +483,13 @@ def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, w
     blocks needed augmenting paths, or -1 if a score is not finite. With `at_most`, a mask may
     hold negative scores as if they were zeros: signed ones are better given as blocks.
     """
-    engine, kernels = _prepare(_solve_band, n, m, from_dtype(W.dtype), at_most, warm)
+    engine, how = _prepare(_solve_band, n, m, from_dtype(W.dtype), at_most, warm)
     if u is None:
         u = v = np.zeros((0, m), np.int64)
-    return engine(W, m, n, absolute, at_most, warm, *kernels, mask, u, v)
+    return engine(W, m, n, absolute, at_most, how, mask, u, v)
 
 
 def solve_blocks(q, n, mask, u, v, *, at_most=False, warm=False):
     """Find the optimal masks of integer blocks q (B, m, m), |q| <= 2**40; see `solve_band`."""
-    engine, kernels = _prepare(_solve_blocks, n, q.shape[1], types.int64, at_most, warm)
-    return engine(q, n, at_most, warm, *kernels, mask, u, v)
+    engine, how = _prepare(_solve_blocks, n, q.shape[1], types.int64, at_most, warm)
+    return engine(q, n, at_most, how, mask, u, v)

@@ -300,6 +300,7 @@ def _engine(solve, scores):
     return jit(solve, types.void(blocks, _i64, _flag, _flag, _flag[::1], *kernels))
 
 
+@functools.cache
 def _kernels():
     pairs = (sort_lanes, SORT), (_descend, DESCEND), (_complete, COMPLETE)
     return [address(kernel, signature) for kernel, signature in pairs]

@@ -6,13 +6,17 @@ that is found in the bits alone.
 """
 
 import numpy as np
+from numba import types
 
 from .compiling import jit
 
-__all__ = ["finish_block", "path_scratch"]
+__all__ = ["FINISH", "finish_block", "path_scratch"]
 
 INF = np.int64(1) << np.int64(60)
 ONE = np.uint64(1)
+
+_words, _lines = types.uint64, types.int64[:, ::1]
+FINISH = types.void(_lines, _lines, _words[:, :, ::1], _words[:, ::1], types.int64, types.boolean)
 
 
 @jit
@@ -259,7 +263,7 @@ def _augment(kept, tight, free, slack_row, slack_col, in_row, in_col, target, m)
     return target
 
 
-@jit
+@jit(signature=FINISH)
 def finish_block(w, lines, bits, sets, n, at_most):
     """Make a mask optimal for the integer scores of a block, and prove it, from any mask and prices.
 

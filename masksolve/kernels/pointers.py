@@ -11,10 +11,12 @@ from numba.core import cgutils
 from numba.core.typing import Signature
 from numba.extending import intrinsic
 
-__all__ = ["POINTER", "address", "caller"]
+__all__ = ["NONE", "POINTER", "address", "caller"]
 
 #: Type of a kernel that is passed as an argument.
 POINTER = types.int64
+#: Where no kernel is needed.
+NONE = 0
 
 
 @functools.cache

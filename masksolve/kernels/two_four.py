@@ -466,6 +466,19 @@ def _writer(at_most):
     return jit(_write_at_most if at_most else _write_exact, WRITE)
 
 
+@functools.cache
+def _kernels(kind, absolute, at_most):
+    """The engine for a kind of scores, and the addresses of the kernels that it needs."""
+    with COMPILING:
+        quick = exact = _numbers_kernel(kind, absolute, at_most, quick=False)
+        # signed scores, clipped at zero, would tie and be in doubt
+        if kind in _SHORT and (absolute or not at_most):
+            quick = _numbers_kernel(kind, absolute, at_most, quick=True)
+        engine, write = _engine(kind), _writer(at_most)
+    numbers = _numbers_signature(_entries(kind))
+    return engine, (address(quick, numbers), address(exact, numbers), address(write, WRITE))
+
+
 def solve_band(W, mask, *, absolute=True, at_most=False):
     """Find the best 2:4 mask of every block of the matrix W; False if a score is not finite.
 
@@ -475,14 +488,7 @@ def solve_band(W, mask, *, absolute=True, at_most=False):
     """
     kind = W.dtype.name
     absolute = absolute and kind != "int64"
-    with COMPILING:
-        quick = exact = _numbers_kernel(kind, absolute, at_most, quick=False)
-        # signed scores, clipped at zero, would tie and be in doubt
-        if kind in _SHORT and (absolute or not at_most):
-            quick = _numbers_kernel(kind, absolute, at_most, quick=True)
-        engine, write = _engine(kind), _writer(at_most)
-    numbers = _numbers_signature(_entries(kind))
-    kernels = address(quick, numbers), address(exact, numbers), address(write, WRITE)
+    engine, kernels = _kernels(kind, absolute, at_most)
     entries = W.view(np.uint16) if W.dtype.itemsize == 2 else W
     return engine(entries, *kernels, mask)
 
