@@ -46,8 +46,10 @@ def finish(q, n, mask, v, at_most, work=None):
     w, lines, bits, sets = work or path_scratch(m, at_most)
     lines[1, :m] = v
     w[:m, :m] = q.T - v[:, None]
-    bits[0] = 0
-    bits[0, :, :m] = to_words(mask, bits.shape[1])
+    words = (m + 63) // 64
+    bits[:] = np.uint64(2**64 - 1)  # what is not given is not read
+    bits[0, :words, :m] = to_words(mask, words)
+    bits[2] = 0 if not at_most else bits[2]
     finish_block(w, lines, bits, sets, n, at_most)
     return from_words(bits[0], m), lines[0, :m].copy(), lines[1, :m].copy()
 
