@@ -99,7 +99,7 @@ def _potentials(W, m, n, absolute, at_most, mask, u, v):
                         open_[k, l] = 0 if at_most and open_[k, l] > 0 else NO_ARC
                 rows[:] = 0
                 columns[:] = 0
-                slack[0] = 0 if at_most else NO_ARC
+                slack[0] = NO_ARC  # any row reaches it
                 sweeps = 0  # more than there are nodes: a negative cycle, no potentials
                 while (
                     _sweep(forward, back, open_, rows, columns, slack, at_most)
