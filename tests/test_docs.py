@@ -65,6 +65,8 @@ def test_what_is_documented_says_something():
         thing = thing_of(name)
         if isinstance(thing, type) or type(thing).__name__ == "function":
             assert thing.__doc__, name
+            made_up = f"{thing.__name__}("  # by dataclass, of the fields' names
+            assert not thing.__doc__.startswith(made_up), name
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,17 @@ negated score, then the place, row and column in `bits` bits each; so the smalle
 """
 
 import functools
-import math
 
 import numpy as np
 from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
+from .fixed_point import scale_blocks
 from .pointers import POINTER, address, caller
 from .sorting import LANES, RUN, sort_lanes
 
 __all__ = ["cover", "solve_band", "solve_blocks"]
 
-SCORE_BITS = 40
 MOST = np.int64(2**63 - 1)
 KEPT = np.int64(2**45)  # more than any sum of a few scores
 
@@ -156,10 +155,9 @@ def _complete(lanes, m, n, room, kept, worth, gain):
 
 
 @jit
-def _decide(
-    sort, descend, complete, work, m, n, bits, lanes, drop_negative, exact, out, start, step, stride
-):
+def _decide(how, work, m, n, bits, lanes, drop_negative, exact, out, start, step, stride):
     """Masks for the keys; block l begins at out[start + l * step], its rows `stride` apart."""
+    sort, descend, complete = how
     keys, room, kept, worth, gain = work
     limit = np.int64(1) << (2 * bits) if drop_negative else MOST
     call_sort(sort, (keys,))
@@ -177,7 +175,7 @@ def _decide(
                 out[at + j] = kept[source + j]
 
 
-def _blocks(blocks, n, drop_negative, exact, out, sort, descend, complete):
+def _blocks(blocks, n, drop_negative, exact, out, how):
     """Greedy masks of integer blocks; see `solve_blocks`."""
     count, m = blocks.shape[0], blocks.shape[1]
     bits = _place_bits(m)
@@ -191,47 +189,7 @@ def _blocks(blocks, n, drop_negative, exact, out, sort, descend, complete):
                 for j in range(m):
                     keys[(i * m + j) * LANES + l] = -block[i, j] << (2 * bits) | (i << bits | j)
         start = first * m * m
-        _decide(
-            sort,
-            descend,
-            complete,
-            work,
-            m,
-            n,
-            bits,
-            lanes,
-            drop_negative,
-            exact,
-            out,
-            start,
-            m * m,
-            m,
-        )
-
-
-@jit
-def _measure(W, top, left, m, peak, probe, factors):
-    """Factors that bring blocks side by side to 40-bit fixed point, or False if a score is not finite."""
-    width, first = min(len(peak), W.shape[1] - left), np.uint64(left)
-    peak[:] = 0
-    probe[:] = 0
-    for i in range(top, top + m):
-        for c in range(np.uint64(width)):
-            score = W[i, first + c]
-            peak[c] = max(peak[c], abs(score))
-            probe[c] += score - score  # neither infinity nor NaN gives 0
-    for c in range(width):
-        if probe[c] != 0:
-            return False
-    for l in range(width // m):
-        a = peak[l * m]
-        for c in range(l * m, (l + 1) * m):
-            a = max(a, peak[c])
-        shift = SCORE_BITS - math.frexp(a)[1]
-        # two factors, as 2**shift alone may be out of range; each product is exact or rounds to 0
-        factors[0, l * m : (l + 1) * m] = math.ldexp(1.0, shift // 2)
-        factors[1, l * m : (l + 1) * m] = math.ldexp(1.0, shift - shift // 2)
-    return True
+        _decide(how, work, m, n, bits, lanes, drop_negative, exact, out, start, m * m, m)
 
 
 @jit
@@ -249,40 +207,25 @@ def _load(W, top, left, m, bits, absolute, factors, places, strip, keys):
                 keys[(i * m + j) * LANES + l] = strip[l * m + j] | row
 
 
-def _band(W, m, n, absolute, drop_negative, exact, out, sort, descend, complete):
+def _band(W, m, n, absolute, drop_negative, exact, out, how):
     """Greedy masks of a band; see `solve_band`."""
     bits = _place_bits(m)
     work = _scratch(m)
     keys = work[0]
-    peak, probe = np.zeros(LANES * m, W.dtype), np.zeros(LANES * m, W.dtype)
-    factors = np.ones((2, LANES * m), W.dtype)
+    peak, factors = np.zeros(LANES * m, W.dtype), np.ones((2, LANES * m), W.dtype)
+    shift = np.zeros(LANES, np.int64)
     strip, places = np.zeros(LANES * m, np.int64), np.zeros(LANES * m, np.int64)
     for c in range(LANES * m):
         places[c] = c % m
     height, width = W.shape
     for top in range(0, height, m):
         for left in range(0, width, LANES * m):
-            if not _measure(W, top, left, m, peak, probe, factors):
+            lanes = min(LANES, (width - left) // m)
+            if not scale_blocks(W, top, left, m, lanes * m, peak, factors, shift):
                 return False
             _load(W, top, left, m, bits, absolute, factors, places, strip, keys)
-            lanes = min(LANES, (width - left) // m)
             start = top * width + left
-            _decide(
-                sort,
-                descend,
-                complete,
-                work,
-                m,
-                n,
-                bits,
-                lanes,
-                drop_negative,
-                exact,
-                out,
-                start,
-                m,
-                width,
-            )
+            _decide(how, work, m, n, bits, lanes, drop_negative, exact, out, start, m, width)
     return True
 
 
@@ -292,18 +235,18 @@ def _engine(solve, scores):
 
     It gets the kernels by address: else each would be compiled again within it.
     """
-    kernels = [POINTER] * 3
+    how = types.UniTuple(POINTER, 3)
     if solve is _band:
         W = types.Array(scores, 2, "C", readonly=True)
-        return jit(solve, _flag(W, _i64, _i64, _flag, _flag, _flag, _flag[::1], *kernels))
+        return jit(solve, _flag(W, _i64, _i64, _flag, _flag, _flag, _flag[::1], how))
     blocks = types.Array(scores, 3, "C", readonly=True)
-    return jit(solve, types.void(blocks, _i64, _flag, _flag, _flag[::1], *kernels))
+    return jit(solve, types.void(blocks, _i64, _flag, _flag, _flag[::1], how))
 
 
 @functools.cache
 def _kernels():
     pairs = (sort_lanes, SORT), (_descend, DESCEND), (_complete, COMPLETE)
-    return [address(kernel, signature) for kernel, signature in pairs]
+    return tuple(address(kernel, signature) for kernel, signature in pairs)
 
 
 def _check_flags(drop_negative, exact):
@@ -320,7 +263,7 @@ def solve_blocks(blocks, n, drop_negative, exact, mask):
     _check_flags(drop_negative, exact)
     with COMPILING:
         engine = _engine(_blocks, types.int64)
-    engine(blocks, n, drop_negative, exact, mask.reshape(-1), *_kernels())
+    engine(blocks, n, drop_negative, exact, mask.reshape(-1), _kernels())
 
 
 def solve_band(W, n, m, mask, absolute, drop_negative, exact):
@@ -332,7 +275,7 @@ def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     _check_flags(drop_negative, exact)
     with COMPILING:
         engine = _engine(_band, from_dtype(W.dtype))
-    return engine(W, m, n, absolute, drop_negative, exact, mask.reshape(-1), *_kernels())
+    return engine(W, m, n, absolute, drop_negative, exact, mask.reshape(-1), _kernels())
 
 
 @jit

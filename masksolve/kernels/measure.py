@@ -4,43 +4,17 @@ Apart from the engines: here nothing is searched, and nothing that an engine com
 """
 
 import functools
-import math
 
 import numpy as np
 from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
+from .fixed_point import fixed_point, scale_blocks
 
-__all__ = ["CHUNK", "fixed_point", "measure_band", "scale_blocks"]
+__all__ = ["CHUNK", "measure_band"]
 
-SCORE_BITS = 40
 CHUNK = 512  # columns that go through at once: few enough to stay in the nearest cache
 EIGHT_ONES = np.uint64(0x0101010101010101)
-
-
-@jit
-def scale_blocks(W, top, left, m, width, peak, factors, shift):
-    """Factors that bring a chunk of blocks to 40-bit fixed point, or False if a score is not finite."""
-    peak[:] = 0
-    finite = True
-    for i in range(top, top + m):
-        row = W[i, left : left + width]
-        for c in range(width):
-            peak[c] = max(peak[c], abs(row[c]))
-        for c in range(width):
-            finite &= np.isfinite(row[c])
-    if not finite:
-        return False
-    for b in range(width // m):
-        a = peak[b * m]
-        for c in range(b * m, (b + 1) * m):
-            a = max(a, peak[c])
-        power = SCORE_BITS - math.frexp(a)[1]
-        shift[b] = power if a > 0 else 0
-        # two factors, as 2**power alone may be out of range; each product is exact or rounds to 0
-        factors[0, b * m : (b + 1) * m] = math.ldexp(1.0, power // 2)
-        factors[1, b * m : (b + 1) * m] = math.ldexp(1.0, power - power // 2)
-    return True
 
 
 @jit
@@ -66,16 +40,6 @@ def _check_rows(kept, price, n, m, at_most, good):
             for c in range(b * m, (b + 1) * m):
                 count += kept[c]
         good[b] &= count == n or (at_most and price[b * m] == 0 and count < n)
-
-
-@jit
-def fixed_point(row, factors, absolute, q):
-    """Scores of a row in fixed point."""
-    for c in range(len(q)):
-        q[c] = np.int64(np.rint(row[c] * factors[0, c] * factors[1, c]))
-    if absolute:
-        for c in range(len(q)):
-            q[c] = abs(q[c])
 
 
 @jit

@@ -11,7 +11,8 @@ import numpy as np
 from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
-from .measure import CHUNK, fixed_point, scale_blocks
+from .fixed_point import fixed_point, scale_blocks
+from .measure import CHUNK
 
 __all__ = ["potentials_band"]
 
