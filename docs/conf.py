@@ -40,9 +40,11 @@ nb_merge_streams = True
 
 def _copy_notebooks() -> None:
     """Sphinx reads only what lies in its folder; the notebooks lie where people look for them."""
-    (_HERE / "tutorials").mkdir(exist_ok=True)
-    for notebook in sorted((_HERE.parent / "notebooks").glob("*.ipynb")):
-        shutil.copy(notebook, _HERE / "tutorials" / notebook.name)
+    source, target = _HERE.parent / "notebooks", _HERE / "tutorials"
+    pages = shutil.ignore_patterns("*.md")
+    shutil.copytree(source / "data", target / "data", ignore=pages, dirs_exist_ok=True)
+    for notebook in sorted(source.glob("*.ipynb")):
+        shutil.copy(notebook, target / notebook.name)
 
 
 _copy_notebooks()
