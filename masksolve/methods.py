@@ -213,7 +213,7 @@ METHODS: tuple[Method, ...] = (
         "native",
         exact=True,
         guarantee="optimal",
-        about="all 2:4 patterns at once, factored by column sums, in Numba (2:4 only)",
+        about="all patterns at once, factored by column sums, in Numba (1:4, 2:4, exact 3:4)",
         home="conv_native:solve",
         matrix_home="conv_native:solve_matrix",
         matrix_band=4 * _MATRIX_BAND,
@@ -308,8 +308,8 @@ def own_method(solver: BlockSolver) -> Method:
 
 
 def _fastest_exact(pattern: Pattern, degree: Degree) -> Method:
-    name = "conv" if pattern == Pattern(2, 4) else "flow"
-    return find_method(name, None, pattern, degree)
+    few = pattern.m == 4 and (pattern.n in (1, 2) or (pattern.n == 3 and degree == "exact"))
+    return find_method("conv" if few else "flow", None, pattern, degree)
 
 
 def _nearest(name: Any, known: list[str]) -> str:

@@ -453,7 +453,7 @@ def test_a_warm_start_from_another_problem_is_refused():
         ({"method": "greedy", "backend": "highs"}, errors.MethodError, "no backend 'highs'"),
         ({"backend": "ortools"}, errors.MethodError, "chooses its backend itself"),
         ({"method": first_columns, "backend": "x"}, errors.MethodError, "solver of your own"),
-        ({"method": "conv", "backend": "native", "m": 8}, errors.UnsupportedError, "does 2:4 only"),
+        ({"method": "conv", "backend": "native", "m": 8}, errors.UnsupportedError, "does 1:4, 2:4"),
         ({"method": "conv", "m": 8}, errors.UnsupportedError, "187530840.* use method='flow'"),
         ({"method": "conv", "m": 32}, errors.UnsupportedError, r"about 10\^\d+.* method='flow'"),
         (

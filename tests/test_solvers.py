@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import masksolve as ms
 from masksolve.errors import TooLargeError, UnsupportedError
+from masksolve.methods import find_method
 from masksolve.pattern import Pattern
 from masksolve.residual import block_objective
 from masksolve.solvers import conv_numpy as conv
@@ -18,7 +19,7 @@ DEGREES = ["exact", "at_most"]
 RECORDS = {record.label: record for record in ms.METHODS}
 EXACT = [label for label, record in RECORDS.items() if record.exact]
 FLOWS = [label for label in EXACT if label.startswith("flow/")]
-GENERAL = [label for label in EXACT if label != "conv/native"]  # that one does 2:4 only
+GENERAL = [label for label in EXACT if label != "conv/native"]  # that one does 4×4 only
 SLOW = {"flow/networkx": 5, "flow/highs": 3}
 
 FEW = settings(derandomize=True, max_examples=40, deadline=None)
@@ -317,6 +318,15 @@ def test_all_or_nothing_needs_one_pattern_at_any_size():
     for n, kept in ((0, 0), (200, -200 * 200)):
         assert objective("conv/numpy", q, n, "exact") == [kept] * 2
         assert objective("conv/numpy", q, n, "at_most") == [0] * 2
+
+
+@pytest.mark.parametrize("degree", DEGREES)
+def test_auto_takes_the_factored_search_where_there_is_one(degree):
+    factored = supported("conv/native", degree, all_patterns(9))
+    assert [str(p) for p in factored] == ["1:4", "2:4"] + ["3:4"] * (degree == "exact")
+    for pattern in all_patterns(9):
+        label = find_method("auto", None, pattern, degree).label
+        assert label == ("conv/native" if pattern in factored else "flow/native")
 
 
 # --- the example of the design ------------------------------------------------------------

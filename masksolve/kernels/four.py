@@ -1,6 +1,9 @@
-"""2:4 masks, exact, over all patterns at once: straight-line loops that LLVM vectorises whole.
+"""n:4 masks, exact, over all patterns at once: straight-line loops that LLVM vectorises whole.
 
-A row keeps a pair of columns. The column sums of the top two rows are one of 19 *types*; the bottom two
+1:4: what the top two rows keep of columns a and b, the bottom two keep of c and d; the best of six
+such pairs. 3:4: the entries left out are a 1:4 mask of the negated scores.
+
+2:4: a row keeps a pair of columns. The column sums of the top two rows are one of 19 *types*; the bottom two
 must have what is missing to 2. So: the best top and the best bottom of each type, added up, and the
 best type. With `at_most` a row may also keep one entry that counts twice (its column is then full as
 well): so arise the maximal masks of seven entries.
@@ -25,7 +28,7 @@ from .pointers import POINTER, address, caller
 from .prefetch import LINE, prefetch
 from .widen import bits_of_bfloat16, bits_of_float16
 
-__all__ = ["solve_band", "solve_blocks"]
+__all__ = ["does", "solve_band", "solve_blocks"]
 
 #: Instead of a mask's number: a score is not finite; the quick kernel cannot tell.
 UNSOUND, DOUBT = -1, -2
@@ -39,9 +42,19 @@ WARY = 32
 _CELLS = [(r, c) for r in range(4) for c in range(4)]
 
 
-def _choices(at_most):
-    """What a row may keep: column pairs, and with `at_most` an entry counted twice."""
-    pairs = itertools.combinations_with_replacement if at_most else itertools.combinations
+def does(n, at_most):
+    """Whether n:4 masks are found here; 3:4 has maximal masks that are not full."""
+    return n in (1, 2) or (n == 3 and not at_most)
+
+
+def _doubles(n, at_most):
+    """Whether rows may keep an entry twice: maximal 1:4 masks are full, as exact ones are."""
+    return n == 2 and at_most
+
+
+def _choices(doubles):
+    """What a row of a 2:4 mask may keep: column pairs, or (`doubles`) an entry counted twice."""
+    pairs = itertools.combinations_with_replacement if doubles else itertools.combinations
     return list(pairs(range(4), 2))
 
 
@@ -50,9 +63,9 @@ def _filled(*rows):
     return tuple(sum(row.count(c) for row in rows) for c in range(4))
 
 
-def _two_rows(at_most):
+def _two_rows(doubles):
     """Column sums of two rows -> the numbers of the choices that make them (one double will do)."""
-    choices, types_ = _choices(at_most), {}
+    choices, types_ = _choices(doubles), {}
     for (i, a), (j, b) in itertools.product(enumerate(choices), repeat=2):
         if (max(_filled(a, b)) == 2 and not (a[0] == a[1] and b[0] == b[1])) or max(
             _filled(a, b)
@@ -64,14 +77,14 @@ def _two_rows(at_most):
 _WEIGHT = (0, 1, 2, 4)  # every pair of columns has its own sum
 
 
-def _units(at_most):
+def _units(doubles):
     """How many numbers there is room for below a score of 1."""
-    return 1024 if at_most else 512
+    return 1024 if doubles else 512
 
 
-def _number(row, kept, at_most):
+def _number(row, kept, doubles):
     """What a row adds to the number of its mask; the last row follows from the others."""
-    if at_most:
+    if doubles:
         return _choices(True).index(kept) * 10 ** (2 - row)
     return sum(_WEIGHT[c] for c in kept) << 6 - 3 * row
 
@@ -127,20 +140,30 @@ class _Lines:
         return larger
 
 
-def _best_exact(lines):
-    """The best of the 90 exact masks.
+def _crossing(lines, r, a, b):
+    """The better of a in row r and b in the next, either way round."""
+    return lines.best([lines.add(f"y{r}{c}", f"y{r + 1}{d}") for c, d in ((a, b), (b, a))])
+
+
+def _best_of_24(lines):
+    """The best 1:4 mask."""
+    totals = []
+    for a, b in _choices(False):
+        c, d = (k for k in range(4) if k not in (a, b))
+        totals.append(lines.add(_crossing(lines, 0, a, b), _crossing(lines, 2, c, d)))
+    return lines.best(totals)
+
+
+def _best_of_90(lines):
+    """The best exact 2:4 mask.
 
     What the top two rows keep of columns a and b, the bottom two keep of c and d, one column each
-    way: p_ad pairs a full column of the top with one of the bottom. A crossing x_bc is the better
-    of b in one row and c in the other, either way round. A mask is two such pairs, or one and a
-    crossing in either half, or (column sums 1111) crossings alone.
+    way: p_ad pairs a full column of the top with one of the bottom. A mask is two such pairs, or one
+    and a crossing x in either half, or (column sums 1111) crossings alone.
     """
     columns, pairs = range(4), _choices(False)
     s = {(r, c): lines.add(f"y{r}{c}", f"y{r + 1}{c}") for r in (0, 2) for c in columns}
-    x = {}
-    for r, (a, b) in itertools.product((0, 2), pairs):
-        ways = [lines.add(f"y{r}{c}", f"y{r + 1}{d}") for c, d in ((a, b), (b, a))]
-        x[r, a, b] = lines.best(ways)
+    x = {(r, a, b): _crossing(lines, r, a, b) for r in (0, 2) for a, b in pairs}
     p = {(a, d): lines.add(s[0, a], s[2, d]) for a, d in itertools.permutations(columns, 2)}
     totals = []
     for a, b in pairs:
@@ -155,8 +178,8 @@ def _best_exact(lines):
     return lines.best([*totals, lines.add(*halves)])
 
 
-def _best_at_most(lines):
-    """The best of the 186 maximal masks."""
+def _best_of_186(lines):
+    """The best maximal 2:4 mask."""
     top, bottom = _best_of_types(lines, 0, 1), _best_of_types(lines, 2, 3)
     return lines.best(
         [lines.add(best, bottom[tuple(2 - f for f in filled)]) for filled, best in top.items()]
@@ -177,16 +200,17 @@ def _best_of_types(lines, r, s):
     return {f: lines.best([lines.add(kept[r, i], kept[s, j]) for i, j in w]) for f, w in ways}
 
 
-def _best(at_most, quick):
+def _best(n, at_most, quick):
     """Lines that set `best`, for values y00, y01, ... of a block's cells."""
     lines = _Lines(quick)
-    best = _best_at_most(lines) if at_most else _best_exact(lines)
+    two = _best_of_186 if at_most else _best_of_90
+    best = two(lines) if n == 2 else _best_of_24(lines)
     return [*lines.lines, f"best = {best}"]
 
 
-def _cell_numbers(at_most):
-    """What each cell adds to the number of a mask that keeps it; with `at_most` rows do instead."""
-    return {(r, c): 0 if at_most or r == 3 else _number(r, (c,), False) for r, c in _CELLS}
+def _cell_numbers(doubles):
+    """What each cell adds to the number of a mask that keeps it; rows do instead with `doubles`."""
+    return {(r, c): 0 if doubles or r == 3 else _number(r, (c,), False) for r, c in _CELLS}
 
 
 @jit
@@ -255,28 +279,30 @@ def _scale():
     yield from (f"y{r}{c} = np.rint(y{r}{c} * factor)" for r, c in _CELLS)
 
 
-def _exact_source(name, kind, absolute, at_most):
+def _exact_source(name, n, kind, absolute, at_most):
     """Source of ``name(w, first, count, numbers)`` in float64; see `_numbers_kernel`."""
+    doubles = _doubles(n, at_most)
     if kind == "int64":
         body = ["sound = True", *_load_integers()]
     else:
         body = [*(_load_float64(absolute) if kind == "float64" else _load_short(absolute))]
-    for (r, c), number in _cell_numbers(at_most).items():
-        body.append(f"y{r}{c} += {number / _units(at_most)!r}")
     if at_most and not absolute:
         body += [f"y{r}{c} = max(y{r}{c}, 0.0)" for r, c in _CELLS]
-    body = "\n        ".join([*body, *_best(at_most, quick=False)])
+    sign = "-" if n == 3 else ""
+    for (r, c), number in _cell_numbers(doubles).items():
+        body.append(f"y{r}{c} = {sign}y{r}{c} + {number / _units(doubles)!r}")
+    body = "\n        ".join([*body, *_best(n, at_most, quick=False)])
     return f"""
 def {name}(w, first, count, numbers):
     for l in range(count):
         k = np.uint64(4 * (first + l))
         {body}
-        number = (best - np.floor(best)) * {_units(at_most)}.0
+        number = (best - np.floor(best)) * {_units(doubles)}.0
         numbers[np.uint64(l)] = np.int32(number if sound else {UNSOUND}.0)
 """
 
 
-def _quick_source(name, kind, absolute, at_most):
+def _quick_source(name, n, kind, absolute, at_most):
     """Source of ``name(w, first, count, numbers)`` in int32; see `_numbers_kernel`.
 
     With 2**e just above the block's largest |x|, y = x * 2**(28 - e), cut to an integer and, by
@@ -289,16 +315,20 @@ def _quick_source(name, kind, absolute, at_most):
     Where no score is cut at all no margin is needed: so it is with scores of few significant
     bits, unless a score other than 0 is much smaller than the largest.
     """
+    doubles = _doubles(n, at_most)
+    units = _units(doubles)
     body = [*_load_bits()]
     # the exponents of factor and 2**(e - 1) add up to 27, but for the bias; factor is to be finite
     body.append(f"factor = int32(int64({254 + 27 << 23}) - max(power, least)).view(np.float32)")
+    if n == 3:
+        body.append("factor = -factor")
     size = "a" if absolute else "b"
-    for (r, c), number in _cell_numbers(at_most).items():
+    for (r, c), number in _cell_numbers(doubles).items():
         scaled = f"int32(np.int32({size}{r}{c}).view(np.float32) * factor)"
-        body.append(f"y{r}{c} = int32(int32({scaled} & {-_units(at_most)}) | {number})")
-    body += _best(at_most, quick=True)
-    unsure = f"margin < uint32({10 * _units(at_most)})"
-    bits_cut = _SHORT[kind][1] - (28 - _units(at_most).bit_length() + 1)
+        body.append(f"y{r}{c} = int32(int32({scaled} & {-units}) | {number})")
+    body += _best(n, at_most, quick=True)
+    unsure = f"margin < uint32({10 * units})"
+    bits_cut = _SHORT[kind][1] - (28 - units.bit_length() + 1)
     if bits_cut <= 0:
         # of zeros, too: a magnitude's bits less 1, so that a zero wraps round to the largest
         body.append("smallest = uint32(0xFFFFFFFF)")
@@ -313,7 +343,7 @@ def {name}(w, first, count, numbers):
         k = np.uint64(4 * (first + l))
         margin = uint32(0xFFFFFFFF)
         {body}
-        number = int32(best & {_units(at_most) - 1})
+        number = int32(best & {units - 1})
         if power == 0x7F800000:
             number = int32({UNSOUND})
         elif power < least or ({unsure}):
@@ -329,15 +359,15 @@ def _entries(kind):
 
 
 @functools.cache
-def _numbers_kernel(kind, absolute, at_most, quick):
+def _numbers_kernel(n, kind, absolute, at_most, quick):
     """Make ``kernel(w, first, count, numbers)``: the number of the best mask of each block of a row.
 
     A block with a score that is not finite gets UNSOUND instead, one that a `quick` kernel
     cannot decide gets DOUBT.
     """
     way = f"{'_quick' * quick}{'_absolute' * absolute}{'_at_most' * at_most}"
-    name = f"_numbers_{kind}{way}"
-    source = (_quick_source if quick else _exact_source)(name, kind, absolute, at_most)
+    name = f"_numbers_{n}_{kind}{way}"
+    source = (_quick_source if quick else _exact_source)(name, n, kind, absolute, at_most)
     scope = {"np": np, "int32": np.int32, "uint32": np.uint32, "int64": np.int64}
     # of blocks smaller than 2**-100 the quick kernel has no opinion
     scope |= {"__name__": __name__, "least": np.int32(27 << 23)}
@@ -358,26 +388,32 @@ call_numbers = caller(lambda entries, *_: _numbers_signature(entries))
 call_write = caller(WRITE)
 
 
-def _write_exact(numbers, rows):
-    """Masks of two a row, each row of a block as four bytes in one word.
+def _full_writer(n):
+    kept, left_out = np.uint32(2 if n == 2 else 1), np.uint32(0x01010101 if n == 3 else 0)
 
-    A row's number is three bits: whether it keeps columns 1, 2, 3. Column 0 makes up the two,
-    as the last row makes up the two of every column.
-    """
-    one, two, twos = np.uint32(1), np.uint32(2), np.uint32(0x02020202)
-    for l in range(len(numbers)):
-        number, left = np.uint32(numbers[l]), twos
-        for row in range(3):
-            bits = number >> np.uint32(6 - 3 * row)
-            b, c, d = bits & one, bits >> one & one, bits >> two & one
-            word = two - (b + c + d) | b << np.uint32(8) | c << np.uint32(16) | d << np.uint32(24)
-            rows[row, l] = word
-            left -= word
-        rows[3, l] = left
+    def _write_full(numbers, rows):
+        """Masks of n a row, each row of a block as four bytes in one word.
+
+        A row's number is three bits: whether it keeps columns 1, 2, 3. Column 0 makes up its sum,
+        as the last row makes up those of the columns. (For 3:4 all that is of what is left out.)
+        """
+        one, two, ones = np.uint32(1), np.uint32(2), np.uint32(0x01010101)
+        for l in range(len(numbers)):
+            number, left = np.uint32(numbers[l]), kept * ones
+            for row in range(3):
+                bits = number >> np.uint32(6 - 3 * row)
+                b, c, d = bits & one, bits >> one & one, bits >> two & one
+                first = kept - (b + c + d)
+                word = first | b << np.uint32(8) | c << np.uint32(16) | d << np.uint32(24)
+                rows[row, l] = word ^ left_out
+                left -= word
+            rows[3, l] = left ^ left_out
+
+    return _write_full
 
 
-def _write_at_most(numbers, rows):
-    """Masks of two a row or less, looked up by their numbers."""
+def _write_maximal(numbers, rows):
+    """Maximal 2:4 masks, looked up by their numbers."""
     words = MASKS_AT_MOST
     for row in range(4):
         word = words[row]
@@ -462,40 +498,40 @@ def _engine(kind):
 
 
 @functools.cache
-def _writer(at_most):
-    return jit(_write_at_most if at_most else _write_exact, WRITE)
+def _writer(n, at_most):
+    return jit(_write_maximal if _doubles(n, at_most) else _full_writer(n), WRITE)
 
 
 @functools.cache
-def _kernels(kind, absolute, at_most):
+def _kernels(n, kind, absolute, at_most):
     """The engine for a kind of scores, and the addresses of the kernels that it needs."""
     with COMPILING:
-        quick = exact = _numbers_kernel(kind, absolute, at_most, quick=False)
+        quick = exact = _numbers_kernel(n, kind, absolute, at_most, quick=False)
         # signed scores, clipped at zero, would tie and be in doubt
         if kind in _SHORT and (absolute or not at_most):
-            quick = _numbers_kernel(kind, absolute, at_most, quick=True)
-        engine, write = _engine(kind), _writer(at_most)
+            quick = _numbers_kernel(n, kind, absolute, at_most, quick=True)
+        engine, write = _engine(kind), _writer(n, at_most)
     numbers = _numbers_signature(_entries(kind))
     return engine, (address(quick, numbers), address(exact, numbers), address(write, WRITE))
 
 
-def solve_band(W, mask, *, absolute=True, at_most=False):
-    """Find the best 2:4 mask of every block of the matrix W; False if a score is not finite.
+def solve_band(W, n, mask, *, absolute=True, at_most=False):
+    """Find the best n:4 mask of every block of the matrix W; False if a score is not finite.
 
-    W: float16, bfloat16, float32 or float64 scores, sides multiples of 4; or int64 with
+    n: one that the module `does`. W: float16, bfloat16, float32 or float64 scores, sides multiples of 4; or int64 with
     |q| <= 2**40, taken as they are. W and the boolean `mask` are C-contiguous. With `at_most`, a
     mask may hold negative scores as if they were zeros.
     """
     kind = W.dtype.name
     absolute = absolute and kind != "int64"
-    engine, kernels = _kernels(kind, absolute, at_most)
+    engine, kernels = _kernels(n, kind, absolute, at_most)
     entries = W.view(np.uint16) if W.dtype.itemsize == 2 else W
     return engine(entries, *kernels, mask)
 
 
-def solve_blocks(q, mask, *, at_most=False):
-    """Find the best 2:4 masks of int64 blocks (B, 4, 4), any strides; see `solve_band`."""
+def solve_blocks(q, n, mask, *, at_most=False):
+    """Find the best n:4 masks of int64 blocks (B, 4, 4), any strides; see `solve_band`."""
     side_by_side = np.empty((4, 4 * len(q)), np.bool_)
     rows = np.ascontiguousarray(q.transpose(1, 0, 2)).reshape(4, -1)
-    solve_band(rows, side_by_side, at_most=at_most)
+    solve_band(rows, n, side_by_side, at_most=at_most)
     mask[:] = side_by_side.reshape(4, -1, 4).transpose(1, 0, 2)
