@@ -11,6 +11,7 @@ import fnmatch
 import io
 import json
 import math
+import re
 import signal
 import sys
 import threading
@@ -386,17 +387,17 @@ def _count(
         number = str(found.count) if exponent < _MOST_DIGITS else f"about 1e{exponent:.0f}"
         bits = exponent / math.log10(2) / entries if entries else 0.0
         table.add_row(kind, number, f"{exponent:.3f}", f"{bits:.4f}")
-    if notes and not shape and allowed == "exact":
+    if notes and allowed == "exact":
         estimate = estimate_masks(asked.n, asked.m).log10
-        notes.append(f"estimate for transposable: 1e{estimate:.1f}")
+        notes.append(f"estimate for transposable: 1e{estimate:.1f} a block")
     what = f"a tensor of {_shape(sizes)}" if shape else f"a block of {_shape(sizes)}"
     _show(f"{asked} masks ({allowed}) of {what}", table, *notes)
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
     sizes = text.lower().split("x")
-    if len(sizes) < 2 or not all(size.isascii() and size.isdigit() for size in sizes):
-        raise OptionError(f"--shape takes sizes, for example 4096x1024; got {text!r}")
+    if len(sizes) < 2 or not all(re.fullmatch("[0-9]{1,18}", size) for size in sizes):
+        raise OptionError(f"--shape takes sizes, for example 4096x1024; got {text[:100]!r}")
     return tuple(map(int, sizes))
 
 

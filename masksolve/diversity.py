@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -42,8 +43,12 @@ _KINDS = ("transposable", "rows", "unstructured")
 
 _Array = NDArray[np.int64]
 
-# States of all layers together: near it a count takes half a minute and some gigabytes.
-_MOST_STATES = 1_000_000
+# Limbs of all states of all layers: near it a count takes half a minute and some gigabytes.
+_MOST_WORK = 6_000_000
+# Terms that the search for maximal masks may add up: some seconds.
+_MOST_MAXIMAL = 3_000_000
+# Sizes of a tensor, and sums of a line: larger ones are a slip of the pen.
+_MOST_SIZE = 2**62
 # Digits, and entries of a free choice, that are still written down.
 _MOST_DIGITS = 20_000_000
 _MOST_ENTRIES = 1_000_000
@@ -72,6 +77,12 @@ def count_masks(n: int, m: int, *, kind: Kind = "transposable", degree: Degree =
     ------
     TooLargeError
         The count would go through too many states; `estimate_masks` has no such limit.
+
+    Raises
+    ------
+    TooLargeError
+        The count would take minutes. Exact counts reach every n at m = 16 and beyond; those of
+        ``at_most`` end sooner, at 6:16, as no half of the rows tells what the other adds.
 
     Notes
     -----
@@ -115,15 +126,15 @@ def count_matrices(row_sums: Sequence[int], column_sums: Sequence[int]) -> int:
         return 1
     if max(rows) > len(columns) or max(columns) > len(rows):
         return 0
+    if 2 * sum(rows) > len(rows) * len(columns):  # as many matrices have zeros there
+        return count_matrices([len(columns) - r for r in rows], [len(rows) - c for c in columns])
+    # Either the rows are taken by the columns, or the other way round: what goes through less.
     ways = []
     for these, others in ((rows, columns), (columns, rows)):
-        bits = sum(math.log2(comb(len(others), line)) for line in these)
-        counter = _Counter(len(others), max(others), max(these), bits)
-        states = _ways(len(others), max(others)) * len(these)
-        ways.append((not counter.fits, states, these, others, counter))
-    # Either the rows are taken by the columns, or the other way round: what goes through less.
-    _, states, rows, columns, counter = min(ways, key=lambda way: way[:2])
-    counter.check(states, "these sums")
+        counter = _Counter(len(others), max(others), max(these), _bits(these, len(others)))
+        ways.append((counter.work(_states_between(these, others)), these, others, counter))
+    _, rows, columns, counter = min(ways, key=lambda way: way[0])
+    counter.check(_states_between(rows, columns), "these sums")
     cap, left = max(columns), len(rows)
     # A column that needs k is at level cap - k, and all are to reach the cap.
     layer = counter.start([columns.count(cap - level) for level in range(cap + 1)])
@@ -133,12 +144,35 @@ def count_matrices(row_sums: Sequence[int], column_sums: Sequence[int]) -> int:
     return counter.total(layer)
 
 
+def _bits(rows: list[int], columns: int) -> float:
+    """Bits of the number of ways to fill all rows, whatever the columns hold."""
+    return sum(rows.count(row) * _log_comb(columns, row) for row in set(rows)) / log(2)
+
+
+def _states_between(rows: list[int], columns: list[int]) -> int:
+    """Bound the states when rows are taken one by one: what columns then need adds up to the rest."""
+    size, cap = len(columns), max(columns)
+    if _ways(size, cap) > 1 << 40:  # so many that even their number takes long to find
+        return _ways(size, cap)
+    needs, rest = _partitions(size, cap), sum(rows)
+    states = 0
+    for row in sorted(rows, reverse=True):
+        rest -= row
+        states += needs[rest]
+    return states
+
+
 def count_maximal_masks(n: int, m: int) -> int:
     """Count the ``at_most`` n:m masks of a block to which no entry can be added.
 
     In a maximal mask the rows R and columns C that keep fewer than n meet in kept entries
     only (else one could be added), so neither set has n or more members. Sum over their
     sizes.
+
+    Raises
+    ------
+    TooLargeError
+        The sum would take minutes.
 
     Examples
     --------
@@ -149,6 +183,13 @@ def count_maximal_masks(n: int, m: int) -> int:
     n, m = pattern.n, pattern.m
     if n in (0, m):
         return 1
+    if n == 1:  # a maximal matching of the complete graph is perfect
+        return factorial(m)
+    if n * n * m * _ways(m, n) > _MOST_MAXIMAL:
+        raise TooLargeError(
+            f"the maximal {n}:{m} masks are too many kinds to add up in less than minutes; "
+            f"count_masks({n}, {m}) counts those of exactly n, which are among them"
+        )
     total = 0
     for r in range(n):
         for c in range(n):
@@ -166,8 +207,8 @@ def count_masks_hubara(n: int, m: int) -> int:
     Notes
     -----
     I. Hubara et al., *Accelerated Sparse Neural Training*, NeurIPS 2021. It is right for n = 1 and
-    counts too many for n >= 2, where it lets each of n permutations avoid the ones before it in
-    more ways than there are: 144 for 2:4, where there are 90.
+    counts too many for n >= 2: as if a mask were made of n permutations in one way only, which it
+    is not. 144 for 2:4, where there are 90.
 
     Examples
     --------
@@ -332,6 +373,8 @@ def sample_mask(n: int, m: int, rng: np.random.Generator | int | None = None) ->
 
     Raises
     ------
+    OptionError
+        `rng` is none of these.
     TooLargeError
         The masks are too many to count.
 
@@ -341,7 +384,7 @@ def sample_mask(n: int, m: int, rng: np.random.Generator | int | None = None) ->
     >>> mask.sum(axis=0).tolist(), mask.sum(axis=1).tolist()
     ([2, 2, 2, 2], [2, 2, 2, 2])
     """
-    pattern, rng = Pattern(n, m), np.random.default_rng(rng)
+    pattern, rng = Pattern(n, m), _check_rng(rng)
     n, m = pattern.n, pattern.m
     if 2 * n > m:
         return ~sample_mask(m - n, m, rng)
@@ -423,31 +466,58 @@ def _ways_to_fill(n: int, m: int) -> list[dict[int, int]]:
 
 
 def _check_kind(kind: str) -> Kind:
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise OptionError(f"kind must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}")
     return kind  # type: ignore[return-value]  # is one of them
 
 
+def _check_rng(rng: np.random.Generator | int | None) -> np.random.Generator:
+    if rng is None or isinstance(rng, np.random.Generator):
+        return np.random.default_rng(rng)
+    if not _is_integer(rng) or rng < 0:
+        raise OptionError(f"rng must be a Generator, an integer of 0 or more or None, got {rng!r}")
+    return np.random.default_rng(operator.index(rng))
+
+
+def _is_integer(value: object) -> bool:
+    return (
+        hasattr(value, "__index__")
+        and not isinstance(value, bool | np.bool_)
+        and not np.ndim(value)  # type: ignore[arg-type]
+    )
+
+
+def _as_sizes(values: object) -> list[int] | None:
+    """Return integers from 0 to `_MOST_SIZE` as such, or None if they are something else."""
+    if not isinstance(values, Iterable) or (isinstance(values, np.ndarray) and values.ndim == 0):
+        return None
+    found = []
+    for value in values:
+        if not _is_integer(value) or not 0 <= operator.index(value) <= _MOST_SIZE:
+            return None
+        found.append(operator.index(value))
+    return found
+
+
 def _check_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    sizes = list(shape) if isinstance(shape, Iterable) else [shape]
-    if any(isinstance(x, bool) or not hasattr(x, "__index__") or x < 0 for x in sizes):
-        raise ShapeError(f"shape must be integers of 0 or more, got {shape!r}")
+    sizes = _as_sizes(shape)
+    if sizes is None:
+        raise ShapeError(f"shape must be integers from 0 to 2**62, got {_short(shape)}")
     if len(sizes) < 2:
-        raise ShapeError(f"shape must have at least 2 dimensions, got {shape!r}")
-    return tuple(map(operator.index, sizes))
+        raise ShapeError(f"shape must have at least 2 dimensions, got {_short(shape)}")
+    return tuple(sizes)
 
 
 def _check_sums(name: str, sums: Sequence[int]) -> list[int]:
-    if not isinstance(sums, Iterable):
-        raise OptionError(f"{name} must be integers of 0 or more, got {sums!r}")
-    found = []
-    for value in sums:
-        if isinstance(value, bool) or not hasattr(value, "__index__") or np.ndim(value):
-            raise OptionError(f"{name} must be integers of 0 or more, got {value!r}")
-        if value < 0:
-            raise OptionError(f"{name} must be integers of 0 or more, got {value!r}")
-        found.append(operator.index(value))
+    found = _as_sizes(sums)
+    if found is None:
+        raise OptionError(f"{name} must be integers of 0 or more, got {_short(sums)}")
     return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 100 else f"{text[:60]} ... {text[-20:]}"
 
 
 def _log_comb(a: int, b: int) -> float:
@@ -501,20 +571,23 @@ def _count_choices(size: int, first: int, last: int) -> int:
 
 
 def _regular_counter(n: int, m: int, rows: int) -> _Counter:
-    counter = _Counter(m, n, n, rows * math.log2(comb(m, n)))
+    counter = _Counter(m, n, n, _bits([n] * rows, m))
     if _ways(m, n) > 1 << 40:  # so many that even their number takes long to find
         counter.check(_ways(m, n), f"{n}:{m}")
-    work = sum(_partitions(m, min(r, n))[r * n] for r in range(rows + 1) if r * n <= m * min(r, n))
-    counter.check(work, f"{n}:{m}")
+    states = sum(
+        _partitions(m, min(r, n))[r * n] for r in range(rows + 1) if r * n <= m * min(r, n)
+    )
+    counter.check(states, f"{n}:{m}")
     return counter
 
 
-def _regular_layers(counter: _Counter, n: int, m: int, rows: int) -> list[_Layer]:
-    """Layers after 0, 1, ... rows of n entries."""
-    layers = [counter.start([m] + [0] * n)]
+def _regular_layers(counter: _Counter, n: int, m: int, rows: int) -> Iterator[_Layer]:
+    """Yield the layers after 0, 1, ... rows of n entries."""
+    layer = counter.start([m] + [0] * n)
+    yield layer
     for _ in range(rows):
-        layers.append(counter.take_row(layers[-1], n, n))
-    return layers
+        layer = counter.take_row(layer, n, n)
+        yield layer
 
 
 def _count_regular(n: int, m: int) -> int:
@@ -523,8 +596,9 @@ def _count_regular(n: int, m: int) -> int:
         return 1
     half = m // 2
     counter = _regular_counter(n, m, m - half)
-    layers = _regular_layers(counter, n, m, m - half)
-    top, bottom = layers[half], layers[m - half]
+    *_, top, bottom = deque(_regular_layers(counter, n, m, m - half), maxlen=2)
+    if m % 2 == 0:
+        top = bottom
     digits = counter.digits(top.keys)
     # Columns that hold k after the first rows need n - k: the levels the other way round.
     powers = counter.base ** np.arange(n + 1, dtype=np.int64)
@@ -552,7 +626,8 @@ def _count_part(n: int, m: int, rows: int, columns: int, degree: Degree) -> int:
     cap = min(n, rows)
     bits = rows * math.log2(sum(comb(columns, k) for k in range(most + 1)))
     counter = _Counter(columns, cap, most, bits)
-    what = f"a part of {n}:{m} of {rows}×{columns}"
+    whole = rows == columns == m
+    what = f"{n}:{m} ({degree})" if whole else f"a part of {n}:{m} ({degree}) of {rows}×{columns}"
     if _ways(columns, cap) > 1 << 40:
         counter.check(_ways(columns, cap), what)
     counter.check(
@@ -606,11 +681,15 @@ class _Counter:
     def __init__(self, columns: int, cap: int, most: int, bits: float) -> None:
         self.columns, self.cap, self.base = columns, cap, columns + 1
         self.top = self.base ** (cap + 1)  # above all keys
-        self.most = most
+        self.most, self.bits = most, bits
         # A limb times the largest binomial, columns + 1 of them added up, fits an int64.
         largest = comb(columns, min(most, columns // 2))
         self.limb = 62 - largest.bit_length() - self.base.bit_length()
         self.limbs = int(bits // max(self.limb, 1)) + 2
+
+    def work(self, states: int) -> int:
+        """Limbs of so many states; beyond the limit if no int64 holds what is needed."""
+        return states * self.limbs if self.fits else _MOST_WORK + states * self.limbs
 
     @property
     def fits(self) -> bool:
@@ -619,15 +698,15 @@ class _Counter:
 
     def check(self, states: int, what: str) -> None:
         """Refuse what would take minutes, and what does not fit."""
-        if self.fits and states <= _MOST_STATES:
+        if self.work(states) <= _MOST_WORK:
             return
         size = f"about {states:.2g}" if states < 10**300 else "more than 1e300"
-        reason = f"go through {size} states, and counts stop at {_MOST_STATES:g}"
-        if states <= _MOST_STATES:
+        reason = f"go through {size} states with numbers of some {self.bits:.2g} bits, too many"
+        if states * self.limbs <= _MOST_WORK:
             reason = f"need longer keys than there are, for {self.columns} columns of {self.cap}"
         raise TooLargeError(
             f"an exact count for {what} would {reason}; for whole n:m blocks of exactly n, "
-            f"masksolve.diversity.estimate_masks(n, m) gives an estimate at any size"
+            f"masksolve.diversity.estimate_masks(n, m) gives an estimate"
         )
 
     def start(self, levels: Sequence[int]) -> _Layer:
@@ -727,8 +806,6 @@ def _fill_open(
     """Matrices with `short_rows` rows of sum <= short, which leave `open_columns` alone, then
     `rows` rows of sum n; column sums are exactly `columns` and at most `open_columns`.
     """
-    if min((short, *open_columns), default=0) < 0 and (short_rows or open_columns):
-        return 0
     if short_rows:
         return sum(
             ways * _fill_open(short_rows - 1, short, rows, n, after, open_columns)
