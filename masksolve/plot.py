@@ -93,6 +93,8 @@ class MaskPanel:
             shape = corner.shape[-2:]
             # Copied, so that the picture does not keep the whole array in memory.
             corners.append(corner.reshape(shape).copy() if corner.size else np.zeros((0, 0)))
+        whole = solution.mask.size == corners[1].size
+        where = "" if whole else "; top left corner"
         most = np.finfo(np.float64).max
         with np.errstate(over="ignore"):  # of a long double
             values = np.clip(corners[0].astype(np.float64), -most, most)
@@ -102,11 +104,11 @@ class MaskPanel:
             corners[1].astype(np.bool_),
             certificate.pattern,
             f"{certificate.pattern}, keeps {format_share(solution.kept_share)} of the score, "
-            f"gap {format_gap(solution.gap)}",
+            f"gap {format_gap(solution.gap)}{where}",
         )
 
 
-def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12) -> Figure:
+def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12, title: str = "Masks") -> Figure:
     """Draw the corner of each matrix as a heat map, with its kept entries and blocks.
 
     Parameters
@@ -114,7 +116,9 @@ def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12) -> Figure:
     panels : sequence of MaskPanel
         What to draw.
     limit : int
-        Panels to draw at most; the title says how many are left out.
+        Panels to draw at most, 1 or more; the title says how many are left out.
+    title : str
+        Title of the picture.
 
     Returns
     -------
@@ -137,6 +141,8 @@ def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12) -> Figure:
     >>> len(figure.axes)  # the heat map and its colour bar
     2
     """
+    if limit < 1:
+        raise OptionError(f"limit must be 1 or more, got {limit!r}")
     shown = list(panels)[:limit]
     if not shown:
         raise OptionError("there is no mask to draw")
@@ -146,7 +152,7 @@ def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12) -> Figure:
     for index, panel in enumerate(shown):
         _draw_mask(figure, figure.add_subplot(rows, columns, index + 1), panel)
     which = f", first {limit} of {len(panels)} tensors" if len(panels) > limit else ""
-    figure.suptitle(f"Transposable masks, top left corner{which}")
+    figure.suptitle(f"{title}{which}")
     lines = import_module("matplotlib.lines")
     figure.legend(
         handles=[

@@ -34,7 +34,7 @@ def solve(blocks: NDArray[np.int64], n: int, degree: Degree) -> BlockSolution:
 
     - kept: 1/2 for m <= 2n, for m >= 4n and for n <= 7; 2/5 in any case; no block below 1/2
       is known.
-    - pruned: it survives for n = 1, where nothing needs completing; for n >= 3 it does not,
+    - pruned: it survives for n = 1, where nothing needs completing; in general it does not,
       at any factor: a 3:4 block exists from which the optimum prunes nothing and this prunes
       something. For n = 2 we have neither proof nor counterexample.
 
