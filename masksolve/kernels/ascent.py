@@ -2,7 +2,7 @@
 
 Prices move in float32. A block is done only when int64 arithmetic proves its mask optimal; the few
 that stay unproven go through `paths.finish_block`. A block's answer is a function of its own scores
-(and start prices): lanes never mix, and a lane's first proof stands.
+(and start prices): lanes never mix.
 """
 
 import functools
@@ -12,14 +12,14 @@ import numpy as np
 from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
+from .fixed_point import SCORE_BITS
 from .lines import LANES, LINE, line_kernels, prove_kernel, prove_signature
-from .paths import FINISH, finish_block, path_scratch
+from .paths import FINISH, finish_kernel, path_scratch
 from .pointers import NONE, POINTER, address, caller
 
 __all__ = ["solve_band", "solve_blocks"]
 
 TILT = 2.0**-17  # of a block's largest score: too small to cost many proofs, enough to part ties
-COARSE = np.int64(1) << np.int64(26)  # some tilts of a block's largest score
 OCTETS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view(
     np.uint64
 )[:, 0]
@@ -53,8 +53,8 @@ def _grains(Q, grain):
 def _guess(Q, S, tilt, largest, grain, at_most):
     """S: the exact scores Q in float32, tilted so that rows and columns break ties alike.
 
-    With `at_most` a score of 0 stays 0, never worth keeping. A tilt below a grain over m cannot change which masks are best; a `TILT` of the largest score can,
-    but seldom does.
+    A tilt below a grain over m cannot change which masks are best; a `TILT` of the largest score
+    can, but seldom does. With `at_most` a score of 0 stays 0, never worth keeping.
     """
     m = np.float32(math.sqrt(len(Q)))
     scale = np.empty(LANES, np.float32)
@@ -62,12 +62,10 @@ def _guess(Q, S, tilt, largest, grain, at_most):
         scale[l] = max(largest[l] * np.float32(TILT), np.float32(grain[l]) / (2 * m))
     for k in range(len(Q)):
         t = tilt[k]
-        if at_most:
+        if at_most:  # scores are 0, or 1 and more: no tilt, or all of it
             for l in range(len(scale)):
                 q = np.float32(Q[k, l])
-                S[k, l] = q + min(
-                    t * scale[l], q * np.float32(FINEST)
-                )  # any but 0 is above its tilt
+                S[k, l] = q + min(t * scale[l], q * np.float32(FINEST))
         else:
             for l in range(len(scale)):
                 S[k, l] = np.float32(Q[k, l]) + t * scale[l]
@@ -100,15 +98,20 @@ def _level(U, V):
 
 
 @jit
-def _take_out(Q, bits, VI, l, w, v, kept):
+def _take_out(Q, bits, VI, largest, l, w, v, kept):
     """Lane l for the path solver: its mask, and its column prices without their tilts.
 
-    Columns that differ by tilts alone begin at one price: their ties are then ties for the paths.
+    Columns whose prices differ by a tilt at most begin at the least of them: ties are then ties for
+    the paths.
     """
     m = len(VI)
     words = len(bits) // m
+    tilt = np.int64(largest[l] * np.float32(TILT))
     for j in range(m):
-        v[j] = (VI[j, l] + COARSE // 3) & -COARSE
+        price = VI[j, l]
+        v[j] = price
+        for k in range(m):
+            v[j] = VI[k, l] if price - tilt <= VI[k, l] < v[j] else v[j]
         for i in range(m):
             w[j, i] = np.int64(Q[i * m + j, l]) - v[j]
     for i in range(m):
@@ -282,7 +285,7 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
         for k in range(m):
             UI[k, l], VI[k, l] = new_UI[k, l], new_VI[k, l]
         if not proven[l]:
-            _take_out(Q, bits[0], VI, l, w, lines[1], lane_bits[0])
+            _take_out(Q, bits[0], VI, largest, l, w, lines[1], lane_bits[0])
             call_finish(finish, (w, lines, lane_bits, sets, n, at_most))
             _put_back(lane_bits[0], lines[0], lines[1], l, bits[0], UI, VI)
             by_path += 1
@@ -293,6 +296,8 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
 def _load(W, top, left, absolute, at_most, strip, factors, Q, largest):
     """Blocks side by side from (top, left) to lanes, in 40-bit fixed point, which their dtype
     holds exactly. False if a score is not finite.
+
+    As `fixed_point.scale_blocks` does it, but that each row is read once and stays in the cache.
     """
     m, width = len(strip), min(strip.shape[1], W.shape[1] - left)
     peak, nothing = np.zeros(strip.shape[1], strip.dtype), strip.dtype.type(0)
@@ -311,7 +316,7 @@ def _load(W, top, left, absolute, at_most, strip, factors, Q, largest):
         a = peak[l * m]
         for c in range(l * m, (l + 1) * m):
             a = max(a, peak[c])
-        shift = 40 - math.frexp(a)[1]
+        shift = SCORE_BITS - math.frexp(a)[1]
         # two factors, as 2**shift alone may be out of range; each product is exact or rounds to 0
         factors[0, l * m : (l + 1) * m] = math.ldexp(1.0, shift // 2)
         factors[1, l * m : (l + 1) * m] = math.ldexp(1.0, shift - shift // 2)
@@ -463,15 +468,18 @@ def _prepare(solve, n, m, scores, at_most, warm):
     given prices; the kernels of lines and their network; that of the proof; over-relaxation; rounds
     of dual ascent, as if exact and at prices of 0 or more; the kernel of paths.
     """
+    read = prove = finish = NONE
+    lines = NONE, NONE, np.zeros((0, 2), np.int64)
     trivial = n in (0, m)
     with COMPILING:
-        rows, columns, pairs = line_kernels(n, m)
-        prove, engine = prove_kernel(m, scores), _engine(solve, scores)
-        read = NONE
         if warm or trivial:
             read = address(_read_kernel(scores, not trivial), _read_signature(scores))
-    lines = address(rows, LINE), address(columns, LINE), pairs
-    prove, finish = address(prove, prove_signature(scores)), address(finish_block, FINISH)
+        if not trivial:
+            rows, columns, pairs = line_kernels(n, m)
+            lines = address(rows, LINE), address(columns, LINE), pairs
+            prove = address(prove_kernel(m, scores), prove_signature(scores))
+            finish = address(finish_kernel(), FINISH)
+        engine = _engine(solve, scores)
     return engine, (read, warm, lines, prove, *_plan(m, at_most, warm), finish)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .compiling import jit
 
-__all__ = ["fixed_point", "scale_blocks"]
+__all__ = ["SCORE_BITS", "fixed_point", "scale_blocks"]
 
 SCORE_BITS = 40
 

@@ -511,8 +511,8 @@ def _kernels(n, kind, absolute, at_most):
         if kind in _SHORT and (absolute or not at_most):
             quick = _numbers_kernel(n, kind, absolute, at_most, quick=True)
         engine, write = _engine(kind), _writer(n, at_most)
-    numbers = _numbers_signature(_entries(kind))
-    return engine, (address(quick, numbers), address(exact, numbers), address(write, WRITE))
+        numbers = _numbers_signature(_entries(kind))
+        return engine, (address(quick, numbers), address(exact, numbers), address(write, WRITE))
 
 
 def solve_band(W, n, mask, *, absolute=True, at_most=False):

@@ -246,7 +246,8 @@ def _engine(solve, scores):
 @functools.cache
 def _kernels():
     pairs = (sort_lanes, SORT), (_descend, DESCEND), (_complete, COMPLETE)
-    return tuple(address(kernel, signature) for kernel, signature in pairs)
+    with COMPILING:
+        return tuple(address(kernel, signature) for kernel, signature in pairs)
 
 
 def _check_flags(drop_negative, exact):

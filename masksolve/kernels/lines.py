@@ -155,8 +155,6 @@ def line_kernels(n, m):
     and (n+1)-th largest of s_ij - v_j, neither taken below `floor`; all the way for omega = 1, and
     beyond for more. ``columns(S, u, pairs, n, omega, floor, v)`` does so for v_j.
     """
-    if not 0 < n < m:  # never called
-        return *_long_line_kernels(), np.zeros((0, 2), np.int64)
     pairs = np.array([pair[:2] for pair in network(n, m)], np.int64).reshape(-1, 2)
     if m > STRAIGHT:
         return *_long_line_kernels(), pairs

@@ -5,12 +5,14 @@ columns are bits of 64-bit words. Most blocks that come here lack a path among t
 that is found in the bits alone.
 """
 
+import functools
+
 import numpy as np
 from numba import types
 
 from .compiling import jit
 
-__all__ = ["FINISH", "finish_block", "path_scratch"]
+__all__ = ["FINISH", "finish_kernel", "path_scratch"]
 
 INF = np.int64(1) << np.int64(60)
 ONE = np.uint64(1)
@@ -21,7 +23,7 @@ FINISH = types.void(_lines, _lines, _words[:, :, ::1], _words[:, ::1], types.int
 
 @jit
 def path_scratch(m, at_most):
-    """What `finish_block` works on: its first four arguments, made once for many blocks."""
+    """What the kernel of paths works on: its first four arguments, made once for many blocks."""
     size = m + 1 if at_most else m
     words = (size + 63) // 64
     block, lines = np.zeros((size, size), np.int64), np.zeros((9, size), np.int64)
@@ -263,13 +265,13 @@ def _augment(kept, tight, free, slack_row, slack_col, in_row, in_col, target, m)
     return target
 
 
-@jit(signature=FINISH)
-def finish_block(w, lines, bits, sets, n, at_most):
+def _finish_block(w, lines, bits, sets, n, at_most):
     """Make a mask optimal for the integer scores of a block, and prove it, from any mask and prices.
 
     On entry w[j, i] is the score of row i, column j, less the column's price lines[1, j]; bit j % 64
     of bits[0, j // 64, i] whether the mask keeps it. On return the mask is optimal, and lines[0] and
-    lines[1] are the prices u and v that prove it. The arrays are those of `path_scratch`.
+    lines[1] are the prices u and v that prove it. The arrays are those of `path_scratch`; for `exact`
+    bits[2] stays 0, as it was made, and bits beyond the block's columns are to be 0.
 
     With `at_most` they are one longer than the block each way. That last row and column are the
     *slack*: scores 0, prices 0, arcs of any amount, which take up what a line keeps short of n. So
@@ -311,3 +313,9 @@ def finish_block(w, lines, bits, sets, n, at_most):
         for k in range(m):
             u[k] -= shift
             v[k] += shift
+
+
+@functools.cache
+def finish_kernel():
+    """The kernel of paths; see `_finish_block`."""
+    return jit(_finish_block, FINISH)

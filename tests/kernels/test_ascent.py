@@ -6,6 +6,7 @@ from numba import config
 
 from masksolve.kernels import ascent
 from masksolve.kernels.lines import LANES, network
+from masksolve.kernels.paths import path_scratch
 from masksolve.residual import block_objective, find_potentials, first_bad_line, weak_bound
 from masksolve.scores import to_fixed_point
 
@@ -188,3 +189,25 @@ def test_prices_that_prove_a_mask_are_only_read(at_most):
     kept = (new_v - new_v[:, :1] == start - start[:, :1]).all(axis=1)
     assert kept[~spoilt].mean() > 0.8
     assert not kept[spoilt].any()
+
+
+@pytest.mark.skipif(PLAIN, reason="without compilation, many blocks take minutes")
+def test_zeros_are_not_worth_keeping_even_tilted():
+    """Else no price of 0 would prove a mask of `at_most`, and every sparse block went by path."""
+    W = family("sparse", (160, 1600)).astype(np.float32)
+    mask = np.zeros(W.shape, bool)
+    assert ascent.solve_band(W, 8, 16, mask, at_most=True) < 0.05 * W.size / 256
+
+
+def test_columns_that_differ_by_a_tilt_begin_at_one_price():
+    m = 4
+    Q, bits = np.ones((m * m, LANES), np.float32), np.zeros((m, LANES), np.uint64)
+    w, lines, sets, _ = path_scratch(m, False)
+    for largest in (2**40, 127):
+        tilt = int(largest * ascent.TILT)
+        prices = np.array([5 + tilt, 5, 6 + tilt, 5 + 4 * tilt + 2])
+        VI = np.repeat(prices[:, None], LANES, axis=1)
+        sizes = np.full(LANES, largest, np.float32)
+        ascent._take_out(Q, bits, VI, sizes, 3, w, lines[1], sets[0])
+        assert lines[1].tolist() == [5, 5, 5 + tilt if tilt else 6, prices[3]]
+        assert (w == 1 - lines[1][:, None]).all()

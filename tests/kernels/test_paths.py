@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numba import config
 
-from masksolve.kernels.paths import finish_block, path_scratch
+from masksolve.kernels.paths import finish_kernel, path_scratch
 from masksolve.residual import block_objective, first_bad_line, weak_bound
 from masksolve.solvers.flow_networkx import solve as solve_with_networkx
 
 PLAIN = bool(config.DISABLE_JIT)
-SIZES = [1, 2, 3, 6] if PLAIN else [1, 2, 3, 8, 17, 32]
+SIZES = [2, 3, 6] if PLAIN else [2, 3, 8, 17, 32]
 EDGES = [] if PLAIN else [63, 64, 65, 130]  # the slack begins a word of its own at 64
 LARGEST = 1 << 40
 
@@ -50,7 +50,7 @@ def finish(q, n, mask, v, at_most, work=None):
     bits[:] = np.uint64(2**64 - 1)  # what is not given is not read
     bits[0, :words, :m] = to_words(mask, words)
     bits[2] = 0 if not at_most else bits[2]
-    finish_block(w, lines, bits, sets, n, at_most)
+    finish_kernel()(w, lines, bits, sets, n, at_most)
     return from_words(bits[0], m), lines[0, :m].copy(), lines[1, :m].copy()
 
 
