@@ -74,6 +74,31 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert (result.stdout, result.stderr) == ("0\n", "")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_a_fork_waits_for_the_compiler():
+    """Else the child inherits a lock whose owner it does not have."""
+    script = """
+import os, signal, threading, time, warnings
+from numba.core.compiler_lock import global_compiler_lock
+from masksolve.kernels.compiling import COMPILING, jit
+warnings.simplefilter("ignore")  # newer Pythons warn of forks beside threads
+compiling = threading.Event()
+def compile():
+    with COMPILING, global_compiler_lock:
+        compiling.set()
+        time.sleep(1)
+threading.Thread(target=compile).start()
+compiling.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(jit(lambda x: x - 1)(1))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    result = run(script)
+    assert (result.stdout, result.stderr) == ("0\n", "")
+
+
 @pytest.mark.parametrize("method", ["auto", "flow/ortools"])
 def test_ctrl_c_ends_a_long_call_and_its_threads(method):
     """The call would take minutes; it ends with KeyboardInterrupt and leaves no thread."""
