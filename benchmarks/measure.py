@@ -152,10 +152,13 @@ def _first_calls(
         answer: dict[str, Any] = {}
         label, limit = contestant.label, settings.first_limit
         if settings.compile_fresh and contestant.compiled:
-            answer["empty_cache"] = probe.first_call(case, label, limit=limit, fresh=True)
-        answer["cached"] = probe.first_call(case, label, limit=limit, fresh=False)
-        if "error" in answer["cached"]:  # the call before may have had no cache to fill
-            answer["cached"] = probe.first_call(case, label, limit=limit, fresh=False)
+            answer["empty_cache"], answer["cached"] = probe.first_calls_ever(
+                case, label, limit=limit
+            )
+        else:
+            if contestant.compiled:  # fill the cache
+                probe.first_call(case, label, limit=limit)
+            answer["cached"] = probe.first_call(case, label, limit=limit)
         found[key] = answer
     return found
 

@@ -20,29 +20,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .cases import Array, Case
 
-__all__ = ["first_call", "peak_memory"]
+__all__ = ["first_call", "first_calls_ever", "peak_memory"]
 
 _ROOT = Path(__file__).parents[1]
 
 
-def first_call(case: Case, label: str, *, limit: float, fresh: bool) -> dict[str, Any]:
+def first_call(case: Case, label: str, *, limit: float) -> dict[str, Any]:
     """Seconds of the first call on one block in a fresh process.
-
-    Parameters
-    ----------
-    fresh : bool
-        With an empty Numba cache: the first call ever, with all compilation.
 
     Returns
     -------
     dict
         ``seconds`` (imports of the method and kernels included), or ``error``.
     """
+    return _ask({"what": "first", "case": asdict(case), "label": label}, limit, {})
+
+
+def first_calls_ever(
+    case: Case, label: str, *, limit: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `first_call`, with an empty Numba cache, and again with what that call put there."""
     task = {"what": "first", "case": asdict(case), "label": label}
-    if not fresh:
-        return _ask(task, limit, {})
     with tempfile.TemporaryDirectory() as folder:
-        return _ask(task, limit, {"NUMBA_CACHE_DIR": folder})
+        cache = {"NUMBA_CACHE_DIR": folder}
+        return _ask(task, limit, cache), _ask(task, limit, cache)
 
 
 def peak_memory(case: Case, label: str, path: Path, *, limit: float) -> dict[str, Any]:

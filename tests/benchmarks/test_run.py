@@ -133,6 +133,9 @@ def test_probe_in_a_fresh_process(monkeypatch, tmp_path):
     case = cases.Case(64, 2, 4, 1, dtype="bfloat16")
     found = measure.probe.peak_memory(case, "all-patterns/numpy", tmp_path / "w.npy", limit=60)
     assert 0 <= found["mib"] < 50
-    assert measure.probe.first_call(case, "greedy/native", limit=60, fresh=False)["seconds"] > 0
-    late = measure.probe.first_call(case, "flow/ortools", limit=0.01, fresh=False)
+    assert all(
+        answer["seconds"] > 0
+        for answer in measure.probe.first_calls_ever(case, "greedy/native", limit=120)
+    )
+    late = measure.probe.first_call(case, "flow/ortools", limit=0.01)
     assert late["timeout"]
