@@ -76,8 +76,9 @@ def count_masks(n: int, m: int, *, kind: Kind = "transposable", degree: Degree =
     Raises
     ------
     TooLargeError
-        The count would take minutes; `estimate_masks` has no such limit. Exact counts reach every n at m = 16 and beyond; those of
-        ``at_most`` end sooner, at 6:16, as no half of the rows tells what the other adds.
+        The count would take minutes; `estimate_masks` has no such limit. Exact counts reach
+        every n at m = 16 and beyond; those of ``at_most`` end sooner, at 6:16, as no half of the
+        rows tells what the other adds.
 
     Notes
     -----
