@@ -34,7 +34,9 @@ def test_old_prices_that_still_prove_a_mask_are_taken_over(dtype, degree):
         new = ms.solve(dtype(factor) * scores, 4, 8, degree=degree, workers=1, warm_start=old)
         assert taken_over(old, new).mean() > 0.9
         assert new.objective == factor * old.objective
-        assert (new.mask == old.mask).all()
+        assert (new.certificate.objective == old.certificate.objective).all(), "block by block"
+        if dtype != np.float16:  # 11 bits tie, and then another mask may be as good
+            assert (new.mask == old.mask).all()
         ms.check_certificate(new.certificate, dtype(factor) * scores, new.mask)
 
 

@@ -48,7 +48,7 @@ def test_panel_shows_one_block_that_is_larger_than_the_corner():
 def test_panel_tells_the_result():
     cut, _, solution = panel()
     assert cut.result.startswith(f"2:4, keeps {100 * solution.kept_share:.2f} %")
-    assert cut.result.endswith(f"gap {100 * solution.gap:.2g} %")
+    assert cut.result.endswith(f"gap {100 * solution.gap:.2g} %; top left corner")
     best = ms.solve(np.eye(4), 1, 4)
     assert MaskPanel.from_solution("I", np.eye(4), best).result == (
         "1:4, keeps 100.00 % of the score, gap 0"
@@ -203,3 +203,10 @@ def test_what_is_no_pattern_is_not_drawn(bad):
         plot_patterns(bad)
     with pytest.raises(OptionError, match="no mask"):
         plot_patterns(np.ones((0, 3, 3), bool))
+
+
+def test_titles_say_what_they_are_given():
+    picture = plot_masks([panel()[0]], title="Row-wise masks")
+    assert picture.get_suptitle() == "Row-wise masks"
+    with pytest.raises(OptionError, match="limit must be 1 or more"):
+        plot_masks([panel()[0]], limit=0)
