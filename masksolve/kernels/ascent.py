@@ -13,6 +13,7 @@ from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
 from .fixed_point import SCORE_BITS
+from .flags import store_flags
 from .lines import LANES, LINE, line_kernels, prove_kernel, prove_signature
 from .paths import FINISH, finish_kernel, path_scratch
 from .pointers import NONE, POINTER, address, caller
@@ -20,9 +21,6 @@ from .pointers import NONE, POINTER, address, caller
 __all__ = ["solve_band", "solve_blocks"]
 
 TILT = 2.0**-17  # of a block's largest score: too small to cost many proofs, enough to part ties
-OCTETS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view(
-    np.uint64
-)[:, 0]
 FINEST = np.int64(1) << np.int64(50)
 LARGEST = np.int64(1) << np.int64(40)  # no score exceeds it
 
@@ -342,23 +340,6 @@ def _spread(strip, m, Q):
 
 
 @jit
-def _store(bits, lanes, m, row, mask, top, left):
-    """Lanes' mask bits to the rows of a boolean matrix; `row`: scratch for one of them."""
-    words = (m + 63) // 64
-    bytes_, eights = row.view(np.bool_), m // 8 if m % 8 == 0 else 0
-    for i in range(m):
-        for l in range(lanes):
-            for k in range(eights):
-                octet = bits[i * words + k // 8, l] >> np.uint64(8 * (k % 8)) & np.uint64(255)
-                row[l * eights + k] = OCTETS[octet]
-            for j in range(8 * eights, m):
-                bytes_[l * m + j] = bits[i * words + j // 64, l] >> np.uint64(j % 64) & np.uint64(1)
-        out = mask[top + i, left : left + lanes * m]
-        for c in range(lanes * m):
-            out[c] = bytes_[c]
-
-
-@jit
 def _own(how):
     """The same with a `pairs` of one's own: threads would fight over its reference count."""
     read, warm, (rows, columns, pairs), prove, omega, rounds, finish = how
@@ -385,7 +366,7 @@ def _solve_band(W, m, n, absolute, at_most, how, mask, u, v):
                     for k in range(m):
                         prices[0, k, l], prices[1, k, l] = u[b + l, k], v[b + l, k]
             by_path += _solve_lanes(work, Q, largest, lanes, n, at_most, how)
-            _store(bits[0], lanes, m, row, mask, i * m, first * m)
+            store_flags(bits[0], lanes, m, row, mask, i * m, first * m)
             if len(u):
                 for l in range(lanes):
                     for k in range(m):

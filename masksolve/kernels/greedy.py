@@ -1,7 +1,9 @@
-"""The descending greedy and its completion to exactly n, on `LANES` blocks at once; the cover form.
+"""The descending greedy and its completion to exactly n, on several blocks at once; the cover form.
 
 The order of the entries is total: score descending, then index ascending. A key carries both: the
 negated score, then the place, row and column in `bits` bits each; so the smallest key comes first.
+Blocks of raw scores with m <= 16 go through short keys first; what these leave in doubt, and all else,
+is decided by keys of 64 bits.
 """
 
 import functools
@@ -10,20 +12,23 @@ import numpy as np
 from numba import from_dtype, types
 
 from .compiling import COMPILING, jit
-from .fixed_point import scale_blocks
-from .pointers import POINTER, address, caller
-from .sorting import LANES, RUN, sort_lanes
+from .completion import COMPLETE, KEPT, complete_kernel, read_flags, surplus_over
+from .fixed_point import fixed_point, scale_blocks
+from .flags import store_flags
+from .pointers import NONE, POINTER, address, caller
+from .short_keys import LANES as SHORT_LANES
+from .short_keys import descend_short, does, read_room, short_kernels, short_scratch
+from .sorting import RUN, sort_kernel, sort_signature
 
 __all__ = ["cover", "solve_band", "solve_blocks"]
 
+LANES = 8  # one AVX-512 register of int64
 MOST = np.int64(2**63 - 1)
-KEPT = np.int64(2**45)  # more than any sum of a few scores
 
 _i64, _flag = types.int64, types.boolean
 _KEYS = _i64[::1]
-SORT = types.void(_KEYS)
-DESCEND = types.void(_KEYS, _i64, _i64, _i64, _i64, _flag, _KEYS, _flag[::1], _KEYS)
-COMPLETE = types.void(_i64, _i64, _i64, _i64[:, :, ::1], _flag[:, :, ::1], _i64[:, :, ::1], _KEYS)
+SORT = sort_signature(_i64)
+DESCEND = types.void(_KEYS, _i64, _i64, _i64, _i64, _KEYS, _flag[::1])
 call_sort, call_descend, call_complete = caller(SORT), caller(DESCEND), caller(COMPLETE)
 
 
@@ -37,18 +42,16 @@ def _place_bits(m):
 
 @jit
 def _scratch(m):
-    """For a group of blocks: keys, room in rows and columns, what is kept and what it is worth."""
+    """For a group of blocks: scores, keys, room in rows and columns, what is kept."""
     bits = _place_bits(m)
     places = LANES << (2 * bits)
-    keys = np.full(
-        max(places, RUN * LANES), MOST, np.int64
-    )  # what pads a block is sorted behind it
-    room = np.zeros(2 * LANES << bits, np.int64)
-    return keys, room, np.zeros(places, np.bool_), np.zeros(places, np.int64), np.zeros(m, np.int64)
+    # What pads a block is sorted behind it.
+    keys = np.full(max(places, RUN * LANES), MOST, np.int64)
+    room, kept = np.zeros(2 * LANES << bits, np.int64), np.zeros(places, np.bool_)
+    return np.zeros((LANES, m, m), np.int64), keys, room, kept, np.zeros((3, m), np.int64)
 
 
-@jit(signature=DESCEND)
-def _descend(keys, m, n, bits, limit, exact, room, kept, worth):
+def _descend(keys, m, n, bits, limit, room, kept):
     """Keep entries from the first key up, while below `limit` and row and column both have room.
 
     The lanes take turns: a lane's next entry has to wait for its last one.
@@ -69,163 +72,115 @@ def _descend(keys, m, n, bits, limit, exact, room, kept, worth):
             room[row] = r - keep
             room[column] = c - keep
             kept[(l << both) + place] = keep
-            if exact:
-                worth[(l << both) + (j << shift | i)] = -(key >> (2 * bits)) - (keep << 45)
 
 
 @jit
-def _below_average(l, m, n, worth):
-    """Whether the n * m kept entries hold less than n/m of the block's score."""
-    total, held = n * m * KEPT, n * m * (KEPT >> 1)
-    for j in range(m):
-        for i in range(m):
-            total += worth[l, j, i]
-            held += min(worth[l, j, i] + (KEPT >> 1), 0)  # not 0 only for what is kept
-    # held < n * total / m, without a product that could overflow
-    return held < n * (total // m) - (-n * (total % m)) // m
-
-
-@jit
-def _take_diagonals(l, m, n, kept, worth):
-    """Keep the best n neighbouring (wrapped) diagonals.
-
-    The m masks of n neighbouring diagonals hold every entry n times, so the best of them holds at
-    least n/m of the score.
-    """
-    diagonals = np.zeros(m, np.int64)
-    for i in range(m):
-        for j in range(m):
-            diagonals[(j - i) % m] += worth[l, j, i] + (KEPT if kept[l, i, j] else 0)
-    best, record = 0, -MOST
-    for first in range(m):
-        value = 0
-        for k in range(n):
-            value += diagonals[(first + k) % m]
-        if value > record:
-            best, record = first, value
-    for i in range(m):
-        for j in range(m):
-            kept[l, i, j] = (j - i - best) % m < n
-
-
-@jit(signature=COMPLETE)
-def _complete(lanes, m, n, room, kept, worth, gain):
-    """Bring the maximal mask of each lane to exactly n a line by alternating paths of three entries.
-
-    For the first row i with room and any column j with room: keep (i, q), drop (p, q), keep (p, j),
-    the best such j, p, q; ties go to the first j, then p, then q. Invariant: every row and column
-    with room meet in a kept entry, which is why a path exists. ``worth[l, j, i]`` is the score of
-    entry (i, j), less `KEPT` if it is kept: of differences and sums the largest obey the conditions.
-    """
-    for l in range(lanes):
-        paths = 0
-        for i in range(m):
-            while room[0, i, l] > 0:
-                gain[:] = 0
-                for q in range(m):
-                    score = worth[l, q, i]
-                    for p in range(m):
-                        gain[p] = max(
-                            gain[p], score - worth[l, q, p]
-                        )  # (p, q) kept, (i, q) not: above KEPT / 2
-                record, at, to = KEPT >> 1, -1, -1
-                for j in range(m):
-                    if room[1, j, l] > 0:
-                        top = record
-                        for p in range(m):
-                            top = max(top, gain[p] + worth[l, j, p])
-                        if top > record:
-                            record, to, at = top, j, 0
-                            while gain[at] + worth[l, j, at] < top:
-                                at += 1
-                if to < 0:
-                    break  # only of a mask that is not maximal
-                q = 0
-                while worth[l, q, i] - worth[l, q, at] < gain[at]:
-                    q += 1
-                kept[l, i, q], kept[l, at, q], kept[l, at, to] = True, False, True
-                worth[l, q, i] -= KEPT
-                worth[l, q, at] += KEPT
-                worth[l, to, at] -= KEPT
-                room[0, i, l] -= 1
-                room[1, to, l] -= 1
-                paths += 1
-        if paths > 0 and _below_average(l, m, n, worth):
-            _take_diagonals(l, m, n, kept, worth)
-
-
-@jit
-def _decide(how, work, m, n, bits, lanes, drop_negative, exact, out, start, step, stride):
-    """Masks for the keys; block l begins at out[start + l * step], its rows `stride` apart."""
+def _decide(how, work, m, n, lanes, drop_negative, exact, out, starts, stride):
+    """Masks for the scores in `work`; block l begins at out[starts[l]], its rows `stride` apart."""
     sort, descend, complete = how
-    keys, room, kept, worth, gain = work
+    scores, keys, room, kept, lines = work
+    bits = _place_bits(m)
+    wide = LANES << bits
+    for l in range(lanes):
+        for i in range(m):
+            for j in range(m):
+                keys[(i * m + j) * LANES + l] = -scores[l, i, j] << (2 * bits) | (i << bits | j)
     limit = np.int64(1) << (2 * bits) if drop_negative else MOST
     call_sort(sort, (keys,))
-    call_descend(descend, (keys, m, n, bits, limit, exact, room, kept, worth))
-    if exact:
-        wide = 1 << bits
-        lines, shape = room.reshape((2, wide, LANES)), (LANES, wide, wide)
-        boxed, prices = kept.reshape(shape), worth.reshape(shape)
-        call_complete(complete, (lanes, m, n, lines, boxed, prices, gain))
+    call_descend(descend, (keys, m, n, bits, limit, room, kept))
     for l in range(lanes):
+        worth, lacking, total, held = scores[l], 0, 0, 0
         for i in range(m):
-            at = np.uint64(start + l * step + i * stride)
-            source = np.uint64((l << bits | i) << bits)
+            lines[0, i], lines[1, i] = room[i * LANES + l], room[wide + i * LANES + l]
+            lacking += lines[0, i]
+            for j in range(m):
+                keep = np.int64(kept[(l << bits | i) << bits | j])
+                total += worth[i, j]
+                held += worth[i, j] * keep
+                worth[i, j] -= KEPT * keep
+        if exact and lacking > 0:
+            surplus = surplus_over(held, total, m, n)
+            call_complete(complete, (m, n, worth, 0, lines[:2], lines[2], surplus))
+        for i in range(m):
+            at = np.uint64(starts[l] + i * stride)
             for j in range(np.uint64(m)):
-                out[at + j] = kept[source + j]
+                out[at + j] = worth[i, j] < -(KEPT >> 1)
 
 
 def _blocks(blocks, n, drop_negative, exact, out, how):
     """Greedy masks of integer blocks; see `solve_blocks`."""
     count, m = blocks.shape[0], blocks.shape[1]
-    bits = _place_bits(m)
-    work = _scratch(m)
-    keys = work[0]
+    work, starts = _scratch(m), np.zeros(LANES, np.int64)
     for first in range(0, count, LANES):
         lanes = min(LANES, count - first)
         for l in range(lanes):
-            block = blocks[first + l]
-            for i in range(m):
-                for j in range(m):
-                    keys[(i * m + j) * LANES + l] = -block[i, j] << (2 * bits) | (i << bits | j)
-        start = first * m * m
-        _decide(how, work, m, n, bits, lanes, drop_negative, exact, out, start, m * m, m)
+            work[0][l] = blocks[first + l]
+            starts[l] = (first + l) * m * m
+        _decide(how, work, m, n, lanes, drop_negative, exact, out, starts, m)
 
 
 @jit
-def _load(W, top, left, m, bits, absolute, factors, places, strip, keys):
-    """Keys of blocks side by side, from (top, left) on."""
-    width, first = min(len(strip), W.shape[1] - left), np.uint64(left)
-    for i in range(m):
+def _weigh(W, mask, top, left, width, absolute, factors, worth, sums):
+    """Scores in fixed point, less `KEPT` where they are kept; of each column the sum of all and of those."""
+    first = np.uint64(left)
+    sums[:] = 0
+    for i in range(len(worth)):
         for c in range(np.uint64(width)):
-            q = np.rint(W[top + i, first + c] * factors[0, c] * factors[1, c])
+            q = np.int64(np.rint(W[top + i, first + c] * factors[0, c] * factors[1, c]))
             q = abs(q) if absolute else q
-            strip[c] = -np.int64(q) << (2 * bits) | places[c]
-        row = i << bits
-        for j in range(m):
-            for l in range(LANES):
-                keys[(i * m + j) * LANES + l] = strip[l * m + j] | row
+            keep = np.int64(mask[top + i, first + c])
+            sums[0, c] += q
+            sums[1, c] += q * keep
+            worth[i, c] = q - KEPT * keep
 
 
-def _band(W, m, n, absolute, drop_negative, exact, out, how):
+@jit
+def _complete_lanes(complete, state, doubt, lanes, m, n, worth, sums, lines):
+    """Bring the masks of blocks side by side, but of those in doubt, to exactly n a line."""
+    for l in range(lanes):
+        if read_room(state, m, l, lines) and not doubt[l]:
+            total = held = 0
+            for c in range(l * m, (l + 1) * m):
+                total, held = total + sums[0, c], held + sums[1, c]
+            surplus = surplus_over(held, total, m, n)
+            call_complete(complete, (m, n, worth, l * m, lines[:2], lines[2], surplus))
+
+
+def _band(W, m, n, absolute, drop_negative, exact, mask, how, how_short):
     """Greedy masks of a band; see `solve_band`."""
-    bits = _place_bits(m)
-    work = _scratch(m)
-    keys = work[0]
-    peak, factors = np.zeros(LANES * m, W.dtype), np.ones((2, LANES * m), W.dtype)
-    shift = np.zeros(LANES, np.int64)
-    strip, places = np.zeros(LANES * m, np.int64), np.zeros(LANES * m, np.int64)
-    for c in range(LANES * m):
-        places[c] = c % m
     height, width = W.shape
+    short, out, across = how_short[0] != NONE, mask.reshape(-1), SHORT_LANES * m
+    work, starts, waiting = _scratch(m), np.zeros(LANES, np.int64), 0
+    short_work, doubt = short_scratch(m if short else 1), np.ones(SHORT_LANES, np.bool_)
+    state, bits, row = short_work[4], short_work[5], np.zeros(2 * m, np.uint64)
+    peak, factors = np.zeros(across, W.dtype), np.ones((2, across), W.dtype)
+    shift, lines = np.zeros(SHORT_LANES, np.int64), np.zeros((3, m), np.int64)
+    worth, sums = np.zeros((m, across), np.int64), np.zeros((2, across), np.int64)
     for top in range(0, height, m):
-        for left in range(0, width, LANES * m):
-            lanes = min(LANES, (width - left) // m)
+        for left in range(0, width, across):
+            lanes = min(SHORT_LANES, (width - left) // m)
             if not scale_blocks(W, top, left, m, lanes * m, peak, factors, shift):
                 return False
-            _load(W, top, left, m, bits, absolute, factors, places, strip, keys)
-            start = top * width + left
-            _decide(how, work, m, n, bits, lanes, drop_negative, exact, out, start, m, width)
+            if short:
+                where = W, top, left, m, n, absolute, drop_negative
+                descend_short(how_short, short_work, *where, factors, doubt)
+                store_flags(bits, lanes, m, row, mask, top, left)
+                if exact:
+                    _weigh(W, mask, top, left, lanes * m, absolute, factors, worth, sums)
+                    _complete_lanes(how[2], state, doubt, lanes, m, n, worth, sums, lines)
+                    read_flags(worth, mask, top, left, lanes * m)
+            for l in range(lanes):
+                if doubt[l]:
+                    at, starts[waiting] = left + l * m, top * width + left + l * m
+                    here = factors[:, l * m : (l + 1) * m]
+                    for i in range(m):
+                        fixed_point(W[top + i, at : at + m], here, absolute, work[0][waiting, i])
+                    waiting += 1
+                if waiting == LANES:
+                    _decide(how, work, m, n, waiting, drop_negative, exact, out, starts, width)
+                    waiting = 0
+    if waiting > 0:
+        _decide(how, work, m, n, waiting, drop_negative, exact, out, starts, width)
     return True
 
 
@@ -238,16 +193,25 @@ def _engine(solve, scores):
     how = types.UniTuple(POINTER, 3)
     if solve is _band:
         W = types.Array(scores, 2, "C", readonly=True)
-        return jit(solve, _flag(W, _i64, _i64, _flag, _flag, _flag, _flag[::1], how))
+        short = types.UniTuple(POINTER, 3)
+        return jit(solve, _flag(W, _i64, _i64, _flag, _flag, _flag, _flag[:, ::1], how, short))
     blocks = types.Array(scores, 3, "C", readonly=True)
     return jit(solve, types.void(blocks, _i64, _flag, _flag, _flag[::1], how))
 
 
 @functools.cache
 def _kernels():
-    pairs = (sort_lanes, SORT), (_descend, DESCEND), (_complete, COMPLETE)
     with COMPILING:
+        pairs = (
+            (sort_kernel(_i64, LANES), SORT),
+            (jit(_descend, DESCEND), DESCEND),
+            (complete_kernel(), COMPLETE),
+        )
         return tuple(address(kernel, signature) for kernel, signature in pairs)
+
+
+def _short_kernels(n, m):
+    return short_kernels() if does(n, m) else (NONE, NONE, NONE)
 
 
 def _check_flags(drop_negative, exact):
@@ -276,7 +240,8 @@ def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     _check_flags(drop_negative, exact)
     with COMPILING:
         engine = _engine(_band, from_dtype(W.dtype))
-    return engine(W, m, n, absolute, drop_negative, exact, mask.reshape(-1), _kernels())
+    how = _kernels(), _short_kernels(n, m)
+    return engine(W, m, n, absolute, drop_negative, exact, mask, *how)
 
 
 @jit

@@ -1,21 +1,19 @@
-"""Sort the keys of `LANES` blocks side by side: a bitonic network, its short strides in straight lines.
+"""Sort the keys of several blocks side by side: a bitonic network, its short strides in straight lines.
 
-Key k of lane l is ``keys[k * LANES + l]``, so one comparator on all lanes is a vector `min` and `max`.
+Key k of lane l is ``keys[k * lanes + l]``, so one comparator on all lanes is a vector `min` and `max`.
 The count of keys is a power of two, at least `RUN`.
 """
+
+import functools
 
 import numpy as np
 from numba import types
 
-from .compiling import compiled, jit
+from .compiling import COMPILING, compiled
 
-__all__ = ["LANES", "RUN", "sort_lanes"]
+__all__ = ["RUN", "sort_kernel", "sort_signature"]
 
-LANES = 8  # one AVX-512 register of int64
 RUN = 16  # keys that a straight-line network holds in registers
-
-
-RUNS = types.void(types.int64[::1], types.int64, types.int64, types.int64, types.int64)
 
 
 def _sorting(size):
@@ -40,55 +38,63 @@ def _merging(size):
     return pairs
 
 
-def _straight(name, pairs):
+def _straight(name, pairs, key, lanes):
     """Kernel ``(keys, first, last, step, turn)``: each step-th run of keys[first:last] through a network.
 
     turn = 0 sorts upwards, turn = -1 downwards: it turns round the order of all integers.
     """
-    load = [f"a{k} = keys[at + np.uint64({k * LANES})] ^ turn" for k in range(RUN)]
+    load = [f"a{k} = key(keys[at + np.uint64({k * lanes})] ^ turn)" for k in range(RUN)]
     work = [f"a{i}, a{j} = min(a{i}, a{j}), max(a{i}, a{j})" for i, j in pairs]
-    save = [f"keys[at + np.uint64({k * LANES})] = a{k} ^ turn" for k in range(RUN)]
+    save = [f"keys[at + np.uint64({k * lanes})] = a{k} ^ turn" for k in range(RUN)]
     body = "\n            ".join(load + work + save)
     source = f"""
-def {name}(keys, first, last, step, turn):
-    for start in range(first, last, step * {RUN * LANES}):
-        for l in range(np.uint64({LANES})):
+def {name}_{lanes}(keys, first, last, step, turn):
+    for start in range(first, last, step * {RUN * lanes}):
+        for l in range(np.uint64({lanes})):
             at = np.uint64(start) + l
             {body}
 """
-    return compiled(source, name, __file__, {"np": np, "__name__": __name__}, RUNS)
+    signature = types.void(key[::1], types.int64, types.int64, types.int64, key)
+    return compiled(source, f"{name}_{lanes}", __file__, _scope(key), signature)
 
 
-_sort_runs = _straight("_sort_runs", _sorting(RUN))
-_merge_runs = _straight("_merge_runs", _merging(RUN))
+def _scope(key, **kernels):
+    # Without a cast Numba makes int64 of all that it computes with int32.
+    return {"np": np, "key": np.dtype(str(key)).type, "__name__": __name__, **kernels}
 
 
-@jit
-def _exchange(keys, low, high, count):
-    low, high = np.uint64(low), np.uint64(high)
-    for t in range(np.uint64(count)):
-        a, b = keys[low + t], keys[high + t]
-        keys[low + t], keys[high + t] = min(a, b), max(a, b)
+def sort_signature(key):
+    """Signature of `sort_kernel`: it sorts every lane in place, smallest key first."""
+    return types.void(key[::1])
 
 
-@jit(signature=types.void(types.int64[::1]))
-def sort_lanes(keys):
-    """Sort every lane, smallest key first.
-
-    Invariant: before each round the runs of `half` keys are sorted, upwards and downwards in turn.
-    """
-    size = len(keys)  # no slices in here: each would touch an atomic reference count
-    _sort_runs(keys, 0, size, 2, 0)
-    _sort_runs(keys, RUN * LANES, size, 2, -1)
-    half = RUN * LANES
+@functools.cache
+def sort_kernel(key, lanes):
+    """Compile the sort of `lanes` lanes of keys of a Numba integer type; a register holds them."""
+    source = f"""
+def sort_{lanes}(keys):
+    # Invariant: before each round the runs of `half` keys are sorted, upwards and downwards in turn.
+    size, run = len(keys), {RUN * lanes}  # no slices in here: each would touch an atomic reference count
+    sort_runs(keys, 0, size, 2, key(0))
+    sort_runs(keys, run, size, 2, key(-1))
+    half = run
     while half < size:
         for start in range(0, size, 2 * half):
             turn = -(start // (2 * half) % 2)
             d = half
-            while d >= RUN * LANES:
+            while d >= run:
                 up, down = (0, d) if turn == 0 else (d, 0)
                 for s in range(start, start + 2 * half, 2 * d):
-                    _exchange(keys, s + up, s + down, d)
+                    low, high = np.uint64(s + up), np.uint64(s + down)
+                    for t in range(np.uint64(d)):
+                        a, b = keys[low + t], keys[high + t]
+                        keys[low + t], keys[high + t] = min(a, b), max(a, b)
                 d //= 2
-            _merge_runs(keys, start, start + 2 * half, 1, turn)
+            merge_runs(keys, start, start + 2 * half, 1, key(turn))
         half *= 2
+"""
+    with COMPILING:
+        sort_runs = _straight("sort_runs", _sorting(RUN), key, lanes)
+        merge_runs = _straight("merge_runs", _merging(RUN), key, lanes)
+        scope = _scope(key, sort_runs=sort_runs, merge_runs=merge_runs)
+        return compiled(source, f"sort_{lanes}", __file__, scope, sort_signature(key))

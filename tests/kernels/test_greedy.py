@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import config
 
-from masksolve.kernels import greedy
+from masksolve.kernels import greedy, short_keys
 from masksolve.scores import to_fixed_point
 
 SHAPES = [(n, m) for m in (1, 2, 3, 4, 6) for n in range(m + 1)]
@@ -137,6 +137,66 @@ def test_raw_scores_and_integer_blocks_have_the_same_mask(n, m, dtype):
                 assert greedy.solve_band(W, n, m, mask, absolute, drop_negative, exact)
                 greedy.solve_blocks(q, n, drop_negative, exact, expected)
                 assert (mask.reshape(m, 11, m).swapaxes(0, 1) == expected).all()
+
+
+def close_scores(rng, shape, m):
+    """Where the leading bits of a score do not tell all: near 1, near ties, small beside a large one."""
+    near = 1 + rng.standard_normal(shape) * 1e-6
+    near[:, : 2 * m] = rng.integers(1, 4, (shape[0], 2 * m))  # ties that are none but ties
+    small = rng.standard_normal(shape)
+    small[::m, :: 2 * m] *= 1e6
+    return [near, small, rng.standard_normal(shape)]
+
+
+@pytest.mark.parametrize(
+    ("n", "m"), [(0, 4), (2, 4), (4, 4), (3, 6), (4, 8), (8, 8), (8, 11), (8, 16), (9, 16)]
+)
+def test_masks_of_raw_scores_are_the_plain_greedy(n, m):
+    """Short keys, where m and n have them, and what they leave in doubt."""
+    rng = np.random.default_rng(n + m)
+    blocks = 3 if config.DISABLE_JIT else 19  # a whole group of lanes, and a part of one
+    for W in close_scores(rng, (m, blocks * m), m):
+        for absolute in (True, False):
+            scores = np.ascontiguousarray(W.reshape(m, blocks, m).swapaxes(0, 1))
+            q, _ = to_fixed_point(scores, absolute=absolute)
+            mask = np.ones(W.shape, bool)
+            assert greedy.solve_band(W, n, m, mask, absolute, True, False)
+            expected = [plain_greedy(block, n, drop_negative=True) for block in q]
+            assert (mask.reshape(m, blocks, m).swapaxes(0, 1) == expected).all()
+            assert greedy.solve_band(W, n, m, mask, absolute, False, True)
+            completed = np.ones(q.shape, bool)
+            greedy.solve_blocks(q, n, False, True, completed)
+            assert (mask.reshape(m, blocks, m).swapaxes(0, 1) == completed).all()
+
+
+def test_the_first_and_the_last_of_the_order_count():
+    """The largest score rounds up to a power of two; two smallest may share their leading bits."""
+    rng = np.random.default_rng(3)
+    orders = rng.permuted(np.tile(np.arange(1.0, 17.0), (600, 1)), axis=1)
+    orders[::2][orders[::2] == 2] = 1 + 2.0**-22
+    orders[orders == 16] = np.nextafter(16.0, 0.0)
+    blocks = orders.reshape(-1, 4, 4)
+    q, _ = to_fixed_point(blocks, absolute=True)
+    W = np.ascontiguousarray(blocks.swapaxes(0, 1).reshape(4, -1))
+    mask = np.ones(W.shape, bool)
+    assert greedy.solve_band(W, 3, 4, mask, True, True, False)
+    expected = np.array([plain_greedy(block, 3) for block in q])
+    assert (mask.reshape(4, -1, 4).swapaxes(0, 1) == expected).all()
+    assert (q.max(axis=(1, 2)) == 2**40).all()
+
+
+def test_scores_that_are_close_are_left_in_doubt():
+    """Of the matrices of the test above some blocks go the one way and some the other."""
+    rng = np.random.default_rng(24)
+    m = 16
+    factors = np.full((2, 16 * m), 2.0**18)
+    for W, some in zip(close_scores(rng, (m, 16 * m), m), (14, 8, 0), strict=True):
+        factors[0] = 2.0 ** (20 - np.frexp(np.abs(W).reshape(m, 16, m).max((0, 2)))[1]).repeat(m)
+        factors[1] = 2.0**20
+        work, doubt = short_keys.short_scratch(m), np.zeros(16, bool)
+        kernels = short_keys.short_kernels()
+        short_keys.descend_short(kernels, work, W, 0, 0, m, 8, True, False, factors, doubt)
+        assert some <= doubt.sum() < 16
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
