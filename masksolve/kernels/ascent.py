@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import from_dtype, types
 
-from .compiling import COMPILING, jit
+from .compiling import COMPILING, inner, jit
 from .fixed_point import SCORE_BITS
 from .flags import store_flags
 from .lines import LANES, LINE, line_kernels, prove_kernel, prove_signature
@@ -25,7 +25,7 @@ FINEST = np.int64(1) << np.int64(50)
 LARGEST = np.int64(1) << np.int64(40)  # no score exceeds it
 
 
-@jit
+@inner
 def _tilts(m):
     """A fixed pseudo-random number below 1 for each entry of a block."""
     tilt = np.empty(m * m, np.float32)
@@ -36,7 +36,7 @@ def _tilts(m):
     return tilt
 
 
-@jit
+@inner
 def _grains(Q, grain):
     """The largest power of two that divides all differences of a block's scores."""
     grain[:] = FINEST
@@ -47,7 +47,7 @@ def _grains(Q, grain):
         grain[l] &= -grain[l]
 
 
-@jit
+@inner
 def _guess(Q, S, tilt, largest, grain, at_most):
     """S: the exact scores Q in float32, tilted so that rows and columns break ties alike.
 
@@ -69,7 +69,7 @@ def _guess(Q, S, tilt, largest, grain, at_most):
                 S[k, l] = np.float32(Q[k, l]) + t * scale[l]
 
 
-@jit
+@inner
 def _round_prices(V, grain, VI):
     """Floor V to multiples of the grain g: integer constraints v_a - v_b <= k * g that V obeys, VI does.
 
@@ -84,7 +84,7 @@ def _round_prices(V, grain, VI):
             VI[j, l] = np.int64(np.floor(price)) & -grain[l]
 
 
-@jit
+@inner
 def _level(U, V):
     """Shift prices between rows and columns until the least of either are equal, then lift V to 0."""
     for l in range(LANES):
@@ -117,7 +117,7 @@ def _take_out(Q, bits, VI, largest, l, w, v, kept):
             kept[k, i] = bits[i * words + k, l]
 
 
-@jit
+@inner
 def _put_back(kept, u, v, l, bits, UI, VI):
     m = len(VI)
     words = len(bits) // m
@@ -147,7 +147,7 @@ def _all_or_nothing(Q, UI, VI, n, at_most, bits, done):  # noqa: ARG001  # that 
     done[:] = True
 
 
-@jit
+@inner
 def _tame(UI, VI, at_most):
     """Make prices from anywhere a start from which no sum can overflow.
 
@@ -205,7 +205,7 @@ def _read(Q, UI, VI, n, at_most, bits, done):
             done[l] &= not at_most or min(UI[j, l], VI[j, l]) >= 0
 
 
-@jit
+@inner
 def _scratch(m, at_most):
     """What a group of blocks needs besides its exact scores; made once a band."""
     words = (m + 63) // 64
@@ -229,7 +229,7 @@ call_read = caller(lambda *arguments: _read_signature(arguments[0].dtype))
 call_finish = caller(FINISH)
 
 
-@jit
+@inner
 def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
     """Rounds of dual ascent. The last price of each row is taken all the way to its middle."""
     for k in range(rounds):
@@ -238,7 +238,7 @@ def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
         call_lines(rows, (S, V, pairs, n, last, floor, U))
 
 
-@jit
+@inner
 def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     """Solve the exact scores Q of `lanes` blocks. The answer: bits[0], prices[0] (u), prices[1] (v).
 
@@ -290,7 +290,7 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     return by_path
 
 
-@jit
+@inner
 def _load(W, top, left, absolute, at_most, strip, factors, Q, largest):
     """Blocks side by side from (top, left) to lanes, in 40-bit fixed point, which their dtype
     holds exactly. False if a score is not finite.
@@ -331,7 +331,7 @@ def _load(W, top, left, absolute, at_most, strip, factors, Q, largest):
     return True
 
 
-@jit
+@inner
 def _spread(strip, m, Q):
     for i in range(m):
         for k in range(m):
@@ -339,7 +339,7 @@ def _spread(strip, m, Q):
                 Q[i * m + k, l] = strip[i, l * m + k]
 
 
-@jit
+@inner
 def _own(how):
     """The same with a `pairs` of one's own: threads would fight over its reference count."""
     read, warm, (rows, columns, pairs), prove, omega, rounds, finish = how
@@ -408,7 +408,7 @@ def _solve_blocks(q, n, at_most, how, mask, u, v):
 
 @functools.cache
 def _read_kernel(scores, warm):
-    return jit(_read if warm else _all_or_nothing, _read_signature(scores))
+    return inner(_read if warm else _all_or_nothing, _read_signature(scores))
 
 
 @functools.cache

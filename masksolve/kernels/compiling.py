@@ -6,7 +6,7 @@ import threading
 
 from numba import njit
 
-__all__ = ["COMPILING", "compiled", "jit"]
+__all__ = ["COMPILING", "compiled", "inner", "jit"]
 
 #: Held while a kernel is looked up: two threads that need the same one make it once.
 COMPILING = threading.RLock()
@@ -20,28 +20,32 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def jit(function=None, signature=None):
+def jit(function=None, signature=None, **options):
     """Compile `function` for `signature`, or for what it is called with; decorator or call.
 
     Where no cache directory can be written to, it compiles anew in every process, silently.
     """
     if function is None:
-        return functools.partial(jit, signature=signature)
+        return functools.partial(jit, signature=signature, **options)
     arguments = () if signature is None else (signature,)
     try:
-        return njit(*arguments, nogil=True, cache=True)(function)
+        return njit(*arguments, nogil=True, cache=True, **options)(function)
     except RuntimeError as error:  # Numba found no place for its cache
         if "cannot cache" not in str(error):
             raise
-        return njit(*arguments, nogil=True)(function)
+        return njit(*arguments, nogil=True, **options)(function)
+
+
+#: The same for what only kernels call: the entries for calls from Python take long to make.
+inner = functools.partial(jit, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def compiled(source, name, home, scope, signature):
-    """Compile the function `name` that the text `source` defines.
+    """Compile the function `name` that the text `source` defines, for kernels to call.
 
     `home` is the file of the generator: Numba's disk cache goes by its time stamp, the
     function's name and its byte code. `scope` holds the names that the source uses.
     """
     scope = dict(scope)
     exec(compile(source, home, "exec"), scope)
-    return jit(scope[name], signature)
+    return inner(scope[name], signature)

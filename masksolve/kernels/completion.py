@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, jit
+from .compiling import COMPILING, inner
 
 __all__ = ["COMPLETE", "KEPT", "complete_kernel", "read_flags", "surplus_over"]
 
@@ -15,13 +15,13 @@ _i64 = types.int64
 COMPLETE = types.void(_i64, _i64, _i64[:, ::1], _i64, _i64[:, ::1], _i64[::1], _i64)
 
 
-@jit
+@inner
 def surplus_over(held, total, m, n):
     """What a mask holds beyond n/m of the block's score, rounded down; no product overflows."""
     return held - n * (total // m) + (-n * (total % m)) // m
 
 
-@jit
+@inner
 def read_flags(worth, mask, top, left, width):
     """The mask of what is kept, from (top, left) on."""
     first = np.uint64(left)
@@ -30,7 +30,7 @@ def read_flags(worth, mask, top, left, width):
             mask[top + i, first + c] = worth[i, c] < -(KEPT >> 1)
 
 
-@jit
+@inner
 def _take_diagonals(worth, m, n, left):
     """Keep the best n neighbouring (wrapped) diagonals.
 
@@ -101,4 +101,4 @@ def _complete(m, n, worth, left, room, gain, surplus):
 def complete_kernel():
     """Compile `_complete`."""
     with COMPILING:
-        return jit(_complete, COMPLETE)
+        return inner(_complete, COMPLETE)

@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 
-from .compiling import jit
+from .compiling import inner
 
 __all__ = ["SCORE_BITS", "fixed_point", "scale_blocks"]
 
 SCORE_BITS = 40
 
 
-@jit
+@inner
 def scale_blocks(W, top, left, m, width, peak, factors, shift):
     """Factors that bring a chunk of blocks to 40-bit fixed point, or False if a score is not finite."""
     peak[:] = 0
@@ -36,7 +36,7 @@ def scale_blocks(W, top, left, m, width, peak, factors, shift):
     return True
 
 
-@jit
+@inner
 def fixed_point(row, factors, absolute, q):
     """Scores of a row in fixed point."""
     for c in range(len(q)):

@@ -23,7 +23,7 @@ import itertools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, compiled, jit
+from .compiling import COMPILING, compiled, inner, jit
 from .pointers import POINTER, address, caller
 from .prefetch import LINE, prefetch
 from .widen import bits_of_bfloat16, bits_of_float16
@@ -213,7 +213,7 @@ def _cell_numbers(doubles):
     return {(r, c): 0 if doubles or r == 3 else _number(r, (c,), False) for r, c in _CELLS}
 
 
-@jit
+@inner
 def bits_of_float32(score):
     return np.float32(score).view(np.int32)
 
@@ -421,7 +421,7 @@ def _write_maximal(numbers, rows):
             rows[row, l] = word[np.uint32(numbers[l])]
 
 
-@jit
+@inner
 def _ask(W, top, first, count):
     """Prefetch a chunk of blocks of the strip at row `top`, or of the next if it lies beyond."""
     if 4 * first >= W.shape[1]:
@@ -434,7 +434,7 @@ def _ask(W, top, first, count):
                 prefetch(W, top + r, c)
 
 
-@jit
+@inner
 def _settle(w, exact, first, numbers, doubtful, places, found):
     """Replace every DOUBT by the exact kernel's number; how many there were, or -1 if UNSOUND.
 
@@ -499,7 +499,7 @@ def _engine(kind):
 
 @functools.cache
 def _writer(n, at_most):
-    return jit(_write_maximal if _doubles(n, at_most) else _full_writer(n), WRITE)
+    return inner(_write_maximal if _doubles(n, at_most) else _full_writer(n), WRITE)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 from numba import from_dtype, types
 
-from .compiling import COMPILING, jit
+from .compiling import COMPILING, inner, jit
 from .completion import COMPLETE, KEPT, complete_kernel, read_flags, surplus_over
 from .fixed_point import fixed_point, scale_blocks
 from .flags import store_flags
@@ -32,7 +32,7 @@ DESCEND = types.void(_KEYS, _i64, _i64, _i64, _i64, _KEYS, _flag[::1])
 call_sort, call_descend, call_complete = caller(SORT), caller(DESCEND), caller(COMPLETE)
 
 
-@jit
+@inner
 def _place_bits(m):
     bits = 0
     while (1 << bits) < m:
@@ -40,7 +40,7 @@ def _place_bits(m):
     return bits
 
 
-@jit
+@inner
 def _scratch(m):
     """For a group of blocks: scores, keys, room in rows and columns, what is kept."""
     bits = _place_bits(m)
@@ -74,7 +74,7 @@ def _descend(keys, m, n, bits, limit, room, kept):
             kept[(l << both) + place] = keep
 
 
-@jit
+@inner
 def _decide(how, work, m, n, lanes, drop_negative, exact, out, starts, stride):
     """Masks for the scores in `work`; block l begins at out[starts[l]], its rows `stride` apart."""
     sort, descend, complete = how
@@ -119,7 +119,7 @@ def _blocks(blocks, n, drop_negative, exact, out, how):
         _decide(how, work, m, n, lanes, drop_negative, exact, out, starts, m)
 
 
-@jit
+@inner
 def _weigh(W, mask, top, left, width, absolute, factors, worth, sums):
     """Scores in fixed point, less `KEPT` where they are kept; of each column the sum of all and of those."""
     first = np.uint64(left)
@@ -134,7 +134,7 @@ def _weigh(W, mask, top, left, width, absolute, factors, worth, sums):
             worth[i, c] = q - KEPT * keep
 
 
-@jit
+@inner
 def _complete_lanes(complete, state, doubt, lanes, m, n, worth, sums, lines):
     """Bring the masks of blocks side by side, but of those in doubt, to exactly n a line."""
     for l in range(lanes):
@@ -204,7 +204,7 @@ def _kernels():
     with COMPILING:
         pairs = (
             (sort_kernel(_i64, LANES), SORT),
-            (jit(_descend, DESCEND), DESCEND),
+            (inner(_descend, DESCEND), DESCEND),
             (complete_kernel(), COMPLETE),
         )
         return tuple(address(kernel, signature) for kernel, signature in pairs)
@@ -244,7 +244,7 @@ def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     return engine(W, m, n, absolute, drop_negative, exact, mask, *how)
 
 
-@jit
+@inner
 def _sort_entries(block, keys, bits):
     """Fill `keys` so that ascending order is: score ascending, then index descending."""
     size = keys.size
@@ -257,7 +257,7 @@ def _sort_entries(block, keys, bits):
     keys.sort()
 
 
-@jit
+@inner
 def _index_bits(size):
     bits = 0
     while (1 << bits) < size:

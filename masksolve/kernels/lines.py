@@ -11,7 +11,7 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import compiled, jit
+from .compiling import compiled, inner
 
 __all__ = ["LANES", "LINE", "line_kernels", "network", "prove_kernel", "prove_signature"]
 
@@ -144,7 +144,7 @@ _SCOPE = {
 
 @functools.cache
 def _long_line_kernels():
-    return tuple(jit(f, LINE) for f in (_rows, _columns))
+    return tuple(inner(f, LINE) for f in (_rows, _columns))
 
 
 @functools.cache
@@ -181,13 +181,13 @@ def prove_kernel(m, scores):
 
 @functools.cache
 def _compiled_prove(scores):
-    return jit(_prove, prove_signature(scores))
+    return inner(_prove, prove_signature(scores))
 
 
 TOGETHER = 4  # lines that go through a network together
 
 
-@jit
+@inner
 def _lines(S, price, pairs, n, omega, floor, out, line, step):
     m = len(price)
     a = np.empty((m, TOGETHER * LANES), np.float32)

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 from numba import from_dtype, types
 
-from .compiling import COMPILING, jit
+from .compiling import COMPILING, inner, jit
 from .fixed_point import fixed_point, scale_blocks
 
 __all__ = ["CHUNK", "measure_band"]
@@ -17,7 +17,7 @@ CHUNK = 512  # columns that go through at once: few enough to stay in the neares
 EIGHT_ONES = np.uint64(0x0101010101010101)
 
 
-@jit
+@inner
 def _spread(rows, i, m, price):
     """Price of row i of each block to all its columns."""
     for b in range(len(rows) // m):
@@ -26,7 +26,7 @@ def _spread(rows, i, m, price):
             price[c] = u
 
 
-@jit
+@inner
 def _check_rows(kept, price, n, m, at_most, good):
     """Note of each block whether a row of its mask may be part of a proof."""
     blocks, eights = len(kept) // m, m // 8
@@ -42,7 +42,7 @@ def _check_rows(kept, price, n, m, at_most, good):
         good[b] &= count == n or (at_most and price[b * m] == 0 and count < n)
 
 
-@jit
+@inner
 def _add(q, price, columns, above, total):
     """Add to the sums of a column what a row has above its prices, and its scores."""
     for c in range(len(q)):
@@ -51,7 +51,7 @@ def _add(q, price, columns, above, total):
         total[c] += q[c]
 
 
-@jit
+@inner
 def _hold(q, kept, held, counts):
     """Add the kept scores of a row, and their number, to the sums of their columns."""
     for c in range(len(q)):
@@ -60,7 +60,7 @@ def _hold(q, kept, held, counts):
         counts[c] += kept[c]
 
 
-@jit
+@inner
 def _sum_up(sums, columns, rows, n, m, b, at_most):
     """Value, bound and total of block b of a chunk, and whether its columns and prices prove it."""
     value, above, total, prices = 0, 0, 0, 0

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import jit
+from .compiling import inner, jit
 
 __all__ = ["FINISH", "finish_kernel", "path_scratch"]
 
@@ -30,13 +30,13 @@ def path_scratch(m, at_most):
     return block, lines, np.zeros((3, words, size), np.uint64), np.zeros((3, words), np.uint64)
 
 
-@jit
+@inner
 def _has(words, line, bit):
     """Whether the set of a line, word by word in words[:, line], has an element."""
     return words[bit >> 6, line] >> np.uint64(bit & 63) & ONE != 0
 
 
-@jit
+@inner
 def _extremes(w, kept, count, low, high):
     """Of each row, how much it keeps, its worst entry kept and the best of the others."""
     count[:], low[:], high[:] = 0, INF, -INF
@@ -49,7 +49,7 @@ def _extremes(w, kept, count, low, high):
             high[i] = max(high[i], -INF if x else r[i])
 
 
-@jit
+@inner
 def _best_row(w, kept, i, m, n, at_most):
     """Turn row i into its best n entries (`at_most`: its best up to n), by swaps.
 
@@ -76,7 +76,7 @@ def _best_row(w, kept, i, m, n, at_most):
             kept[best >> 6, i] ^= ONE << np.uint64(best & 63)
 
 
-@jit
+@inner
 def _mark(w, tight):
     """Note the entries with w = 0."""
     tight[:] = 0
@@ -86,7 +86,7 @@ def _mark(w, tight):
             t[i] |= np.uint64(r[i] == 0) << bit
 
 
-@jit
+@inner
 def _nearest(w, kept, in_row, in_col, least):
     """The least cost of a step from what is reached to what is not.
 
@@ -104,7 +104,7 @@ def _nearest(w, kept, in_row, in_col, least):
     return least.min()
 
 
-@jit
+@inner
 def _move(w, u, v, in_row, in_col, step):
     """Move the prices of what is reached by `step`."""
     for j in range(len(w)):
@@ -120,7 +120,7 @@ def _move(w, u, v, in_row, in_col, step):
         u[i] -= step if in_row[i] else 0
 
 
-@jit
+@inner
 def _best_rows(w, kept, u, n, at_most, count, low, high):
     """Turn all rows into their best, by what w is after column prices; u are the rows' prices."""
     m = len(u)
@@ -136,7 +136,7 @@ def _best_rows(w, kept, u, n, at_most, count, low, high):
             r[i] -= u[i]
 
 
-@jit
+@inner
 def _excesses(kept, n, excess):
     """How much each column holds beyond n."""
     for j in range(len(excess)):
@@ -146,7 +146,7 @@ def _excesses(kept, n, excess):
         excess[j] = held - n
 
 
-@jit
+@inner
 def _join_slack(w, u, v, kept, free, excess, slack_row, slack_col, n):
     """Add the slack's row and column. On entry slack_row is what each row keeps."""
     m = len(u) - 1
@@ -172,7 +172,7 @@ def _join_slack(w, u, v, kept, free, excess, slack_row, slack_col, n):
             kept[k >> 6, m] |= own
 
 
-@jit
+@inner
 def _push(kept, slack_row, slack_col, i, j, m, amount):
     """Add one unit to entry (i, j), or take one away. Row and column m, if any, are the slack."""
     flips = i < m or j < m  # the slack's own entry is without end
@@ -186,7 +186,7 @@ def _push(kept, slack_row, slack_col, i, j, m, amount):
         kept[j >> 6, i] ^= ONE << np.uint64(j & 63)
 
 
-@jit
+@inner
 def _grow(kept, tight, free, in_row, cols, fresh, time):
     """Reach what a step of cost 0 reaches: rows from the columns `cols`, then columns from all rows.
 
@@ -209,7 +209,7 @@ def _grow(kept, tight, free, in_row, cols, fresh, time):
     return grew
 
 
-@jit
+@inner
 def _note(fresh, under, in_col, time):
     """Note when the columns `fresh` were reached; return one of them that is in `under`, or -1."""
     target = -1
@@ -226,7 +226,7 @@ def _note(fresh, under, in_col, time):
     return target
 
 
-@jit
+@inner
 def _roots(excess, in_row, in_col, cols, under):
     """Begin with the over-full columns, reached at time 1; return whether there are any."""
     in_row[:] = 0
@@ -243,7 +243,7 @@ def _roots(excess, in_row, in_col, cols, under):
     return over
 
 
-@jit
+@inner
 def _augment(kept, tight, free, slack_row, slack_col, in_row, in_col, target, m):
     """Move a unit along the path by which column `target` was reached; return where it came from."""
     while in_col[target] > 1:
@@ -318,4 +318,4 @@ def _finish_block(w, lines, bits, sets, n, at_most):
 @functools.cache
 def finish_kernel():
     """The kernel of paths; see `_finish_block`."""
-    return jit(_finish_block, FINISH)
+    return inner(_finish_block, FINISH)

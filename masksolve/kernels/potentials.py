@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from numba import from_dtype, types
 
-from .compiling import COMPILING, jit
+from .compiling import COMPILING, inner, jit
 from .fixed_point import fixed_point, scale_blocks
 from .measure import CHUNK
 
@@ -20,7 +20,7 @@ LANES = 16
 NO_ARC = np.int64(1) << np.int64(60)
 
 
-@jit
+@inner
 def _sweep(forward, back, open_, rows, columns, slack, at_most):
     """Relax every arc once, in place; whether a distance of any lane moved."""
     m, moved = len(rows), np.int64(0)

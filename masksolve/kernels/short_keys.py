@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, compiled, jit
+from .compiling import COMPILING, compiled, inner, jit
 from .fixed_point import SCORE_BITS
 from .pointers import address, caller
 from .sorting import RUN, sort_kernel, sort_signature
@@ -47,7 +47,7 @@ def short_scratch(m):
     return keys, strip, lost, nearest, state, np.zeros((m, LANES), np.uint64)
 
 
-@jit
+@inner
 def _load(W, top, left, m, absolute, factors, strip, lost, keys):
     """Keys of blocks side by side, from (top, left) on; `lost`: columns whose scores have a rest.
 
@@ -132,7 +132,7 @@ def descend(keys, size, n, limit, state):
 """
 
 
-@jit
+@inner
 def _read_bits(state, m, bits):
     for i in range(m):
         word, shift = np.uint64((2 + i // 4) * LANES), np.uint64(WIDE * (i % 4))
@@ -140,7 +140,7 @@ def _read_bits(state, m, bits):
             bits[i, l] = state[word + l] >> shift & np.uint64(2**WIDE - 1)
 
 
-@jit
+@inner
 def read_room(state, m, l, room):
     """What the rows and columns of lane l have room for; returns whether any have."""
     lacking = np.uint64(0)

@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from .compiling import jit
+from .compiling import inner, jit
 
 __all__ = ["bits_of_bfloat16", "bits_of_float16", "widen_bfloat16", "widen_float16"]
 
 
-@jit
+@inner
 def bits_of_bfloat16(bits):
     """Bits of a bfloat16 to those of the same float32: they are its upper half."""
     return np.int32(np.uint32(bits) << np.uint32(16))
 
 
-@jit
+@inner
 def bits_of_float16(bits):
     """Bits of a float16 to those of the same float32.
 

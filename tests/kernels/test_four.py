@@ -6,7 +6,7 @@ import itertools
 import ml_dtypes
 import numpy as np
 import pytest
-from numba import config
+from numba import config, njit
 
 from masksolve.kernels import four
 from masksolve.scores import to_fixed_point
@@ -18,6 +18,12 @@ COLUMNS = 4 * (3 if PLAIN else 37)
 WAYS = [(n, at_most) for n in range(5) for at_most in (False, True) if four.does(n, at_most)]
 QUICK = [(True, *way) for way in WAYS] + [(False, *way) for way in WAYS if not way[1]]
 NAMES = ["gauss", "ties", "zeros", "huge", "subnormal", "tiny", "vast", "peaks"]
+
+
+def numbers_kernel(*how):
+    """The kernel, with the entry for Python that it is made without."""
+    kernel = four._numbers_kernel(*how)
+    return njit(lambda entries, first, count, found: kernel(entries, first, count, found))
 
 
 @functools.cache
@@ -94,7 +100,7 @@ def test_what_the_quick_kernel_decides_is_exact(absolute, n, at_most, kind):
     entries = W.view(np.uint16) if W.itemsize == 2 else W
     exact, found = numbers = np.zeros((2, 2 * count), np.int32)
     for quick in (0, 1):
-        kernel = four._numbers_kernel(n, kind, absolute, at_most, bool(quick))
+        kernel = numbers_kernel(n, kind, absolute, at_most, bool(quick))
         with np.errstate(over="ignore"):  # uncompiled, NumPy tells of what wraps round
             kernel(entries, 0, 2 * count, numbers[quick])
     decided = found != four.DOUBT
@@ -112,7 +118,7 @@ def test_blocks_too_small_to_scale_are_in_doubt(kind):
     entries = W.view(np.uint16) if W.itemsize == 2 else W
     found = np.zeros(30, np.int32)
     with np.errstate(over="ignore"):
-        four._numbers_kernel(2, kind, True, False, True)(entries, 0, 30, found)
+        numbers_kernel(2, kind, True, False, True)(entries, 0, 30, found)
     assert (found == four.DOUBT).all()
 
 
@@ -138,7 +144,7 @@ def test_what_is_cut_from_eight_entries_may_add_up(at_most):
     W = np.concatenate(blocks[: 40 if PLAIN else None], axis=1).astype(np.float32)
     exact, found = numbers = np.zeros((2, W.shape[1] // 4), np.int32)
     for quick in (0, 1):
-        kernel = four._numbers_kernel(2, "float32", True, at_most, bool(quick))
+        kernel = numbers_kernel(2, "float32", True, at_most, bool(quick))
         with np.errstate(over="ignore"):
             kernel(W, 0, numbers.shape[1], numbers[quick])
     decided = found != four.DOUBT

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numba import config
+from numba import config, njit
 
 from masksolve.kernels.paths import finish_kernel, path_scratch
 from masksolve.residual import block_objective, first_bad_line, weak_bound
@@ -12,6 +12,7 @@ PLAIN = bool(config.DISABLE_JIT)
 SIZES = [2, 3, 6] if PLAIN else [2, 3, 8, 17, 32]
 EDGES = [] if PLAIN else [63, 64, 65, 130]  # the slack begins a word of its own at 64
 LARGEST = 1 << 40
+FINISH = finish_kernel()
 
 RNG = np.random.default_rng
 
@@ -40,6 +41,12 @@ def from_words(packed, m):
     return np.array(columns, dtype=bool).T
 
 
+@njit
+def run_finish(*arguments):
+    """The kernel, with the entry for Python that it is made without."""
+    FINISH(*arguments)
+
+
 def finish(q, n, mask, v, at_most, work=None):
     """Run the kernel; returns mask, u, v."""
     m = len(q)
@@ -50,7 +57,7 @@ def finish(q, n, mask, v, at_most, work=None):
     bits[:] = np.uint64(2**64 - 1)  # what is not given is not read
     bits[0, :words, :m] = to_words(mask, words)
     bits[2] = 0 if not at_most else bits[2]
-    finish_kernel()(w, lines, bits, sets, n, at_most)
+    run_finish(w, lines, bits, sets, n, at_most)
     return from_words(bits[0], m), lines[0, :m].copy(), lines[1, :m].copy()
 
 
