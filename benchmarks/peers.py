@@ -68,6 +68,7 @@ def all_patterns(array: Array, n: int, m: int, workers: int) -> Mask:
     return _over_bands(array, m, workers, solve)
 
 
+# Not `masksolve.diversity.enumerate_masks`: a peer owes nothing to what it is measured against.
 @lru_cache(maxsize=8)
 def _filters(n: int, m: int) -> Mask:
     rows = [np.isin(np.arange(m), kept) for kept in combinations(range(m), n)]

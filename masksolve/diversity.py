@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import accumulate
+from itertools import accumulate, combinations
 from math import comb, factorial, lgamma, log
 from typing import Literal, NamedTuple
 
@@ -32,6 +32,7 @@ __all__ = [
     "count_masks_hubara",
     "count_matrices",
     "count_maximal_masks",
+    "enumerate_masks",
     "estimate_masks",
     "mask_diversity",
     "sample_mask",
@@ -52,6 +53,9 @@ _MOST_SIZE = 2**62
 # Digits, and entries of a free choice, that are still written down.
 _MOST_DIGITS = 20_000_000
 _MOST_ENTRIES = 1_000_000
+# Masks that are listed, and from which edge on there are more: at least m! unless n is 0 or m.
+_MOST_LISTED = 1_000_000
+_LISTED_M = 9
 
 
 def count_masks(n: int, m: int, *, kind: Kind = "transposable", degree: Degree = "exact") -> int:
@@ -229,6 +233,11 @@ class MaskEstimate(NamedTuple):
     log10: float
     value: float
 
+    @property
+    def log2(self) -> float:
+        """Its binary logarithm: bits of freedom."""
+        return self.log10 * log(10, 2)
+
 
 def estimate_masks(n: int, m: int) -> MaskEstimate:
     r"""Estimate the number of transposable n:m masks of a block, for sizes no count reaches.
@@ -297,6 +306,11 @@ class Diversity:
         chosen = math.log10(comb(size, kept)) if size < 1000 else _log_comb(size, kept) / log(10)
         return math.fsum([*parts, chosen])
 
+    @property
+    def log2(self) -> float:
+        """Binary logarithm of the number: bits of freedom."""
+        return self.log10 * log(10, 2)
+
 
 def mask_diversity(
     shape: Sequence[int],
@@ -348,6 +362,88 @@ def mask_diversity(
             if height and width and parts:
                 factors.append((_count_block(n, m, height, width, kind, degree), parts))
     return Diversity(tuple(factors))
+
+
+def enumerate_masks(
+    n: int, m: int, *, degree: Degree = "exact", maximal: bool = False
+) -> NDArray[np.bool_]:
+    """List all transposable n:m masks of a block.
+
+    Parameters
+    ----------
+    n, m : int
+        The pattern; entries kept, of how many.
+    degree : {"exact", "at_most"}
+        Exactly n in every row and column, or no more.
+    maximal : bool
+        Of the ``at_most`` masks only those to which no entry can be added. The best mask of
+        scores of 0 or more is one of them. Of ``exact`` masks that is every one.
+
+    Returns
+    -------
+    (B, m, m) bool array
+        In lexicographic order: read row by row, False before True. As many as `count_masks`
+        or `count_maximal_masks` says.
+
+    Raises
+    ------
+    TooLargeError
+        There are more than a million; the message says how many.
+
+    Notes
+    -----
+    Row by row, all beginnings at once: a row is added where no column then exceeds n, and
+    where those that have to reach n still can. With `maximal` these are the columns that a
+    row of fewer than n entries leaves out. For ``exact`` every such beginning has an end, since
+    balanced margins can always be met (Gale and Ryser).
+
+    Examples
+    --------
+    >>> enumerate_masks(1, 2).astype(int).tolist()
+    [[[0, 1], [1, 0]], [[1, 0], [0, 1]]]
+    >>> enumerate_masks(2, 4).shape, enumerate_masks(2, 4, degree="at_most", maximal=True).shape
+    ((90, 4, 4), (186, 4, 4))
+    """
+    pattern, degree = Pattern(n, m), check_degree(degree)
+    n, m = pattern.n, pattern.m
+    if maximal and n in (0, m):  # all or nothing
+        degree = "exact"
+    maximal = bool(maximal) and degree == "at_most"
+    _check_listable(pattern, degree, maximal)
+    sizes = [n] if degree == "exact" else range(n + 1)
+    kept = [columns for size in sizes for columns in combinations(range(m), size)]
+    rows = np.array([np.isin(np.arange(m), columns) for columns in kept])
+    rows = rows[np.lexsort(rows.T[::-1])]
+    left_out = ~rows & (rows.sum(axis=1) < n)[:, None] & maximal
+    # Beginnings: which rows they have, the sums of their columns, and which of those must fill.
+    chosen = np.zeros((1, 0), dtype=np.intp)
+    sums = np.zeros((1, m), dtype=np.int16)
+    full = np.full((1, m), degree == "exact")
+    for left in range(m - 1, -1, -1):
+        after, must = sums[:, None] + rows, full[:, None] | left_out
+        lack = np.where(must, n - after, 0)
+        fits = (after <= n).all(axis=2) & (lack <= left).all(axis=2)
+        fits &= lack.sum(axis=2) <= n * left
+        begun, row = np.nonzero(fits)
+        chosen = np.column_stack([chosen[begun], row])
+        sums, full = after[fits], must[fits]
+    return np.asarray(rows[chosen])
+
+
+def _check_listable(pattern: Pattern, degree: Degree, maximal: bool) -> None:
+    n, m = pattern.n, pattern.m
+    if m > _LISTED_M and 0 < n < m:
+        digits = estimate_masks(n, m).log10
+        amount = f"more than 1e{math.floor(digits)}"  # the estimate is a little low
+    else:
+        count = count_maximal_masks(n, m) if maximal else count_masks(n, m, degree=degree)
+        if count <= _MOST_LISTED:
+            return
+        amount = str(count) if count < 10**20 else f"about 1e{math.log10(count):.0f}"
+    raise TooLargeError(
+        f"there are {amount} {'maximal ' * maximal}{pattern} masks ({degree}), more than the "
+        f"{_MOST_LISTED} that are listed; masksolve.diversity.sample_mask draws one of exactly n"
+    )
 
 
 def sample_mask(n: int, m: int, rng: np.random.Generator | int | None = None) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from itertools import product
+from itertools import pairwise, product
 from math import comb, factorial, log10
 
 import numpy as np
@@ -14,6 +14,7 @@ from masksolve.diversity import (
     count_masks_hubara,
     count_matrices,
     count_maximal_masks,
+    enumerate_masks,
     estimate_masks,
     mask_diversity,
     sample_mask,
@@ -27,6 +28,17 @@ def every_matrix(m):
     """All 0/1 matrices, (2**(m*m), m, m)."""
     numbers = np.arange(1 << (m * m))
     return (numbers[:, None] >> np.arange(m * m) & 1).reshape(-1, m, m)
+
+
+def sieved(n, m):
+    """Masks of a block, exact, at most and maximal, out of all 0/1 matrices."""
+    matrices = every_matrix(m)
+    rows, columns = matrices.sum(axis=2), matrices.sum(axis=1)
+    exact = (rows == n).all(axis=1) & (columns == n).all(axis=1)
+    at_most = (rows <= n).all(axis=1) & (columns <= n).all(axis=1)
+    # No entry can be added: it is there already, or its row or column is full.
+    closed = (matrices == 1) | (rows == n)[:, :, None] | (columns == n)[:, None, :]
+    return matrices[exact], matrices[at_most], matrices[at_most & closed.all(axis=(1, 2))]
 
 
 def row_by_row(row_sums, column_sums):
@@ -49,15 +61,10 @@ def row_by_row(row_sums, column_sums):
 
 @pytest.mark.parametrize(("n", "m"), SMALL)
 def test_counts_are_those_of_brute_force(n, m):
-    matrices = every_matrix(m)
-    rows, columns = matrices.sum(axis=2), matrices.sum(axis=1)
-    exact = (rows == n).all(axis=1) & (columns == n).all(axis=1)
-    at_most = (rows <= n).all(axis=1) & (columns <= n).all(axis=1)
-    # No entry can be added: it is there already, or its row or column is full.
-    closed = (matrices == 1) | (rows == n)[:, :, None] | (columns == n)[:, None, :]
-    assert ms.count_masks(n, m) == exact.sum()
-    assert ms.count_masks(n, m, degree="at_most") == at_most.sum()
-    assert count_maximal_masks(n, m) == (at_most & closed.all(axis=(1, 2))).sum()
+    exact, at_most, maximal = sieved(n, m)
+    assert ms.count_masks(n, m) == len(exact)
+    assert ms.count_masks(n, m, degree="at_most") == len(at_most)
+    assert count_maximal_masks(n, m) == len(maximal)
 
 
 @pytest.mark.parametrize(
@@ -365,3 +372,78 @@ def test_bad_input():
     for bad in ([1.5], [-1], ["a"], [True], None, 3, np.array(3), np.ones((2, 2), int)):
         with pytest.raises(OptionError, match="row_sums must be integers of 0 or more"):
             count_matrices(bad, [1])
+
+
+# --- all masks -----------------------------------------------------------------------------
+
+
+def as_texts(masks):
+    """Masks as words of 0 and 1, read row by row."""
+    return ["".join(map(str, mask.astype(int).ravel())) for mask in masks]
+
+
+@pytest.mark.parametrize(("n", "m"), SMALL)
+def test_all_masks_are_those_of_brute_force_in_lexicographic_order(n, m):
+    exact, at_most, maximal = (sorted(as_texts(masks)) for masks in sieved(n, m))
+    assert as_texts(enumerate_masks(n, m)) == exact
+    assert as_texts(enumerate_masks(n, m, maximal=True)) == exact
+    assert as_texts(enumerate_masks(n, m, degree="at_most")) == at_most
+    assert as_texts(enumerate_masks(n, m, degree="at_most", maximal=True)) == maximal
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 5), (2, 5), (3, 5), (4, 5), (2, 6), (5, 6), (1, 8)])
+def test_there_are_as_many_masks_as_are_counted(n, m):
+    masks = enumerate_masks(n, m)
+    assert masks.dtype == bool
+    assert masks.shape == (ms.count_masks(n, m), m, m)
+    assert all((masks.sum(axis=axis) == n).all() for axis in (1, 2))
+    loose = enumerate_masks(n, m, degree="at_most", maximal=True)
+    assert len(loose) == count_maximal_masks(n, m)
+    rows, columns = loose.sum(axis=2), loose.sum(axis=1)
+    assert max(rows.max(), columns.max()) <= n
+    assert (loose | (rows == n)[:, :, None] | (columns == n)[:, None, :]).all()
+    for found in (masks, loose):  # each once, in order
+        texts = as_texts(found)
+        assert all(one < other for one, other in pairwise(texts))
+
+
+def test_all_or_nothing_is_one_mask_at_any_size():
+    for n, m in ((0, 300), (300, 300)):
+        for options in ({}, {"degree": "at_most", "maximal": True}):
+            masks = enumerate_masks(n, m, **options)
+            assert masks.shape == (1, m, m)
+            assert (masks == (n == m)).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "options", "amount"),
+    [
+        (4, 8, {}, "116963796250 4:8 masks"),
+        (4, 9, {"degree": "at_most"}, "about 1e21 4:9 masks"),
+        (3, 6, {"degree": "at_most", "maximal": True}, "1866440 maximal 3:6 masks"),
+        (8, 16, {}, "more than 1e55 8:16 masks"),
+        (1, 1024, {"degree": "at_most"}, "more than 1e2639 1:1024 masks"),
+    ],
+)
+def test_too_many_masks_to_list_says_how_many(n, m, options, amount):
+    with pytest.raises(TooLargeError, match=rf"there are {amount} .* more than the 1000000"):
+        enumerate_masks(n, m, **options)
+
+
+@pytest.mark.parametrize("m", [10, 11])
+def test_beyond_nine_there_are_too_many_to_list_indeed(m):
+    assert min(ms.count_masks(n, m) for n in range(1, m)) == factorial(m) > 1_000_000
+    for n in range(1, m):  # what the message says
+        assert 10 ** math.floor(estimate_masks(n, m).log10) <= ms.count_masks(n, m)
+
+
+def test_all_masks_of_a_pattern_that_is_none():
+    with pytest.raises(PatternError, match="n must not exceed m"):
+        enumerate_masks(5, 4)
+    with pytest.raises(OptionError, match="degree must be"):
+        enumerate_masks(2, 4, degree="loose")
+
+
+def test_binary_logarithms():
+    assert mask_diversity((4, 8), 2, 4).log2 == pytest.approx(2 * math.log2(90), rel=1e-14)
+    assert estimate_masks(2, 4).log2 == pytest.approx(math.log2(estimate_masks(2, 4).value))

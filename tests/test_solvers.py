@@ -242,51 +242,6 @@ def test_scaling_and_shifting_the_scores(label):
 # --- conv ---------------------------------------------------------------------------------
 
 
-def every_mask(n, m, degree):
-    """All masks of a block as a set of tuples of row bits, by trying every combination of rows."""
-    rows = [bits for bits in range(1 << m) if bits.bit_count() <= n]
-    found = set()
-
-    def extend(chosen, sums):
-        if max(sums, default=0) > n:
-            return
-        if len(chosen) == m:
-            sizes = [*sums, *(bits.bit_count() for bits in chosen)]
-            if degree == "at_most" or all(size == n for size in sizes):
-                found.add(chosen)
-            return
-        for bits in rows:
-            extend((*chosen, bits), [s + (bits >> j & 1) for j, s in enumerate(sums)])
-
-    extend((), [0] * m)
-    return found
-
-
-def is_maximal(mask, n):
-    full_rows, full_columns = mask.sum(axis=1) == n, mask.sum(axis=0) == n
-    return (mask | full_rows[:, None] | full_columns).all()
-
-
-@pytest.mark.parametrize("degree", DEGREES)
-@pytest.mark.parametrize(("n", "m"), [(p.n, p.m) for p in all_patterns(4)])
-def test_patterns_are_all_the_masks_that_matter(n, m, degree):
-    masks = conv.patterns(n, m, degree)
-    as_bits = [tuple((mask @ (1 << np.arange(m))).tolist()) for mask in masks]
-    assert len(set(as_bits)) == len(as_bits) == conv.count_patterns(Pattern(n, m), degree)
-    expected = every_mask(n, m, degree)
-    if degree == "at_most":
-        bits = np.arange(m)
-        expected = {
-            rows for rows in expected if is_maximal(np.array(rows)[:, None] >> bits & 1 == 1, n)
-        }
-    assert set(as_bits) == expected
-
-
-@pytest.mark.parametrize(("degree", "count"), [("exact", 90), ("at_most", 186)])
-def test_number_of_patterns_for_two_of_four(degree, count):
-    assert len(conv.patterns(2, 4, degree)) == count
-
-
 @pytest.mark.parametrize(
     ("n", "m", "degree", "amount"),
     [(2, 6, "exact", "67950"), (3, 6, "exact", "297200"), (4, 8, "exact", "116963796250")],

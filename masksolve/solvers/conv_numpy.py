@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diversity import count_masks, count_maximal_masks, estimate_masks
+from ..diversity import count_masks, count_maximal_masks, enumerate_masks, estimate_masks
 from ..errors import TooLargeError
 from ..pattern import Degree, Pattern
 from ..solution import BlockSolution
 
-__all__ = ["MAX_PATTERNS", "count_patterns", "patterns", "solve", "too_many"]
+__all__ = ["MAX_PATTERNS", "count_patterns", "solve", "too_many"]
 
 MAX_PATTERNS = 50_000
 
@@ -68,7 +66,7 @@ def solve(blocks: NDArray[np.int64], n: int, degree: Degree) -> BlockSolution:
     if reason is not None:
         raise TooLargeError(reason)
     count, m = blocks.shape[:2]
-    filters = patterns(n, m, degree).reshape(-1, m * m)
+    filters = _filters(n, m, degree)
     values = np.maximum(blocks, 0) if degree == "at_most" else blocks
     best = _best_filter(values.reshape(count, m * m), filters)
     mask = filters[best].reshape(blocks.shape)
@@ -100,66 +98,8 @@ def _best_filter(values: NDArray[np.int64], filters: NDArray[np.bool_]) -> NDArr
 
 
 @lru_cache(maxsize=16)
-def patterns(n: int, m: int, degree: Degree) -> NDArray[np.bool_]:
-    """Generate all masks of a block, (P, m, m), read-only: exact, or at-most and maximal.
-
-    Examples
-    --------
-    >>> patterns(2, 4, "exact").shape, patterns(2, 4, "at_most").shape
-    ((90, 4, 4), (186, 4, 4))
-    """
-    if n in (0, m):  # for any m; bit sets of columns end at 63
-        masks: NDArray[np.bool_] = np.full((1, m, m), n == m)
-    else:
-        found = [np.array(rows) for rows in _generate(n, m, degree)]
-        bits = np.array(found, dtype=np.int64).reshape(-1, m)
-        masks = (bits[:, :, None] >> np.arange(m)) & 1 == 1
-    masks.flags.writeable = False
-    return masks
-
-
-def _generate(n: int, m: int, degree: Degree) -> Iterator[tuple[int, ...]]:
-    """Rows of each mask as bit sets of columns.
-
-    A maximal mask is determined by its short rows R and short columns C, which meet in kept
-    entries only (see `count_maximal_masks`), and by how the rest is filled.
-    """
-    sizes = range(n) if degree == "at_most" else range(1)
-    for r in sizes:
-        for c in sizes:
-            if (r == 0) != (c == 0):
-                continue
-            for short_rows in combinations(range(m), r):
-                for short_columns in combinations(range(m), c):
-                    yield from _fill(n, m, frozenset(short_rows), frozenset(short_columns))
-
-
-def _fill(
-    n: int, m: int, short_rows: frozenset[int], short_columns: frozenset[int]
-) -> Iterator[tuple[int, ...]]:
-    full_columns = [j for j in range(m) if j not in short_columns]
-
-    def extend(rows: tuple[int, ...], room: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        i = len(rows)
-        if any(room[j] > m - i for j in full_columns):
-            return
-        if i == m:
-            yield rows
-            return
-        for chosen in choices(i, room):
-            after = tuple(free - (j in chosen) for j, free in enumerate(room))
-            shared = short_columns if i in short_rows else ()
-            yield from extend((*rows, sum(1 << j for j in (*chosen, *shared))), after)
-
-    def choices(i: int, room: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        if i not in short_rows:
-            yield from combinations([j for j in range(m) if room[j]], n)
-            return
-        free = [j for j in full_columns if room[j]]
-        for size in range(n - len(short_columns)):
-            yield from combinations(free, size)
-
-    # What the short rows take of the short columns is set aside from the start.
-    room = tuple(n - 1 - len(short_rows) if j in short_columns else n for j in range(m))
-    if min(room) >= 0:
-        yield from extend((), room)
+def _filters(n: int, m: int, degree: Degree) -> NDArray[np.bool_]:
+    """All masks of a block that may be the best, (P, m*m), read-only."""
+    filters = enumerate_masks(n, m, degree=degree, maximal=True).reshape(-1, m * m)
+    filters.flags.writeable = False
+    return filters
