@@ -320,7 +320,7 @@ def _compare(
                 with _naming(info.name):
                     found[info.name] = compare(
                         source.load(info.name), axes=sides, sample=sample or None,
-                        progress=advance(), **options,
+                        name=info.name, progress=advance(), **options,
                     )  # fmt: skip
         if "--json" in staged:
             _write_json(
@@ -385,7 +385,7 @@ def _count(
             continue
         exponent = found.log10
         number = str(found.count) if exponent < _MOST_DIGITS else f"about 1e{exponent:.0f}"
-        bits = exponent / math.log10(2) / entries if entries else 0.0
+        bits = found.log2 / entries if entries else 0.0
         table.add_row(kind, number, f"{exponent:.3f}", f"{bits:.4f}")
     if notes and allowed == "exact":
         estimate = estimate_masks(asked.n, asked.m).log10
@@ -669,7 +669,7 @@ def _compare_cells(rows: Sequence[Comparison]) -> list[str]:
         share = _ratio([row.objective for row in rows], [row.total for row in rows])
         gap = _joint_gap([row.gap for row in rows], [row.bound for row in rows])
     return [
-        f"  {rows[0].method}/{rows[0].backend}",
+        f"  {rows[0].label}",
         format_share(share),
         format_gap(gap),
         f"{sum(row.optimal_blocks for row in rows)}/{sum(row.blocks for row in rows)}",

@@ -485,6 +485,7 @@ def compare(
     axes: tuple[int, int] = (-2, -1),
     remainder: Remainder = "pad",
     sample: int | None = None,
+    name: str = "",
     workers: int | None = None,
     progress: Progress = False,
 ) -> list[Comparison]:
@@ -499,6 +500,9 @@ def compare(
         of `masksolve.METHODS` that does this pattern and degree.
     sample : int, optional
         Compare on this many blocks, evenly spaced, instead of on all; for slow engines.
+    name : str
+        What the scores are, noted in the records: rows of several matrices, patterns and
+        degrees can then be put together, as `masksolve.plot.plot_losses` draws them.
 
     Returns
     -------
@@ -510,10 +514,10 @@ def compare(
     --------
     >>> W = np.random.default_rng(0).normal(size=(32, 32))
     >>> for row in compare(W, n=2, m=4, methods=["conv", "flow/networkx", "greedy"]):
-    ...     print(f"{row.method:8} {row.gap < 1e-12} {row.optimal_blocks == row.blocks}")
-    conv     True True
-    flow     True True
-    greedy   False False
+    ...     print(f"{row.label:14} {row.gap < 1e-12} {row.optimal_blocks == row.blocks}")
+    conv/native    True True
+    flow/networkx  True True
+    greedy/native  False False
     """
     pattern, degree = Pattern(n, m), check_degree(degree)
     n, m = pattern.n, pattern.m
@@ -528,9 +532,9 @@ def compare(
     asked = list(methods)
     problems, solutions, seconds = [], [], []
     for entry in asked:
-        name, _, backend = entry.partition("/") if isinstance(entry, str) else (entry, "", "")
+        method, _, backend = entry.partition("/") if isinstance(entry, str) else (entry, "", "")
         options: dict[str, Any] = {
-            "method": name, "backend": backend or None, "degree": degree, "absolute": absolute,
+            "method": method, "backend": backend or None, "degree": degree, "absolute": absolute,
             "remainder": remainder, "workers": workers,
         }  # fmt: skip
         problems.append(_Problem(array, n, m, axes=axes, progress=progress, **options))
@@ -547,11 +551,11 @@ def compare(
         share = spent.solve_seconds / max(spent.solve_seconds + spent.certify_seconds, 1e-12)
         solutions.append(solution)
         seconds.append(wall * share)
-    return _rank(problems, solutions, seconds)
+    return _rank(problems, solutions, seconds, name)
 
 
 def _rank(
-    problems: list[_Problem], solutions: list[MaskSolution], seconds: list[float]
+    problems: list[_Problem], solutions: list[MaskSolution], seconds: list[float], name: str
 ) -> list[Comparison]:
     if not solutions:
         return []
@@ -570,6 +574,9 @@ def _rank(
             optimal_blocks=int((solution.certificate.objective == bound).sum()),
             blocks=solution.stats.blocks,
             seconds=spent,
+            pattern=problem.pattern,
+            degree=problem.degree,
+            name=name,
         )
         for problem, solution, spent in zip(problems, solutions, seconds, strict=True)
     ]

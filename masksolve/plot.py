@@ -1,13 +1,14 @@
 """Pictures of masks and comparisons, as matplotlib figures.
 
 Figures are made without pyplot, so no global state, window or backend is touched. Colours
-are those of M. Okabe and K. Ito, which colour-blind people tell apart too.
+are those of M. Okabe and K. Ito, which colour-blind people tell apart too. Panels stand in two
+columns at most, so that they can be read on a narrow screen.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MissingDependencyError, OptionError
-from .pattern import Pattern
+from .errors import MissingDependencyError, OptionError, ShapeError
+from .pattern import Degree, Pattern
 from .solution import Comparison, MaskSolution
+from .tiling import Band, Tiling, make_tiling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +31,8 @@ __all__ = [
     "format_share",
     "picture_suffixes",
     "plot_comparison",
+    "plot_gaps",
+    "plot_losses",
     "plot_masks",
     "plot_patterns",
 ]
@@ -37,6 +41,10 @@ _KEPT = "#D55E00"  # vermillion
 _BORDER = "#0072B2"  # blue
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX*<>"
+_COLUMNS = 2
+_DEGREES: dict[Degree, str] = {"exact": "exactly n", "at_most": "at most n"}
+# Rows and columns of a panel whose numbers can still be read.
+_MOST_NUMBERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +65,7 @@ class MaskPanel:
     See Also
     --------
     from_solution : Cut the corner out of an array and its solution.
+    from_block : Cut one block out of them.
     """
 
     title: str
@@ -83,32 +92,90 @@ class MaskPanel:
             Rows and columns to show; one block if a block is larger.
         """
         certificate = solution.certificate
-        m = certificate.pattern.m
-        edge = max(1, entries // m) * m
-        corners = []
-        for array in (scores, solution.mask):
-            stacked = np.moveaxis(np.asarray(array), certificate.axes, (-2, -1))
-            first = stacked[(slice(0, 1),) * (stacked.ndim - 2)]
-            corner = first[..., :edge, :edge]
-            shape = corner.shape[-2:]
-            # Copied, so that the picture does not keep the whole array in memory.
-            corners.append(corner.reshape(shape).copy() if corner.size else np.zeros((0, 0)))
-        whole = solution.mask.size == corners[1].size
-        where = "" if whole else "; top left corner"
-        most = np.finfo(np.float64).max
-        with np.errstate(over="ignore"):  # of a long double
-            values = np.clip(corners[0].astype(np.float64), -most, most)
+        count = max(1, entries // certificate.pattern.m)
+        band = Band(slice(0, 1), slice(0, count), slice(0, count))
+        corner, mask = _cut(scores, solution, band)
+        where = "" if solution.mask.size == mask.size else "; top left corner"
         return cls(
             title,
-            np.abs(values) if certificate.absolute else values,
-            corners[1].astype(np.bool_),
+            corner,
+            mask,
             certificate.pattern,
             f"{certificate.pattern}, keeps {format_share(solution.kept_share)} of the score, "
             f"gap {format_gap(solution.gap)}{where}",
         )
 
+    @classmethod
+    def from_block(
+        cls, title: str, scores: NDArray[Any], solution: MaskSolution, block: Sequence[int]
+    ) -> MaskPanel:
+        """Cut out one block.
 
-def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12, title: str = "Masks") -> Figure:
+        Parameters
+        ----------
+        title : str
+            What the matrix is called.
+        scores : array
+            The array that was solved.
+        solution : MaskSolution
+            What `masksolve.solve` returned for it.
+        block : sequence of int
+            Which: ``(*batch, block_row, block_column)``, as it indexes the arrays of a certificate.
+
+        Raises
+        ------
+        OptionError
+            There is no such block.
+        """
+        certificate, tiling = solution.certificate, _tiling_of(solution)
+        try:
+            index = np.ravel_multi_index(tuple(block), tiling.block_shape)
+        except (TypeError, ValueError) as error:
+            raise OptionError(
+                f"block must be an index into the blocks, of shape {tiling.block_shape}, "
+                f"got {block!r}"
+            ) from error
+        place = tuple(int(i) for i in np.unravel_index(index, tiling.block_shape))
+        band = Band(*(slice(int(i), int(i) + 1) for i in np.unravel_index(index, tiling.grid)))
+        kept, bound = certificate.block_scores[place], certificate.block_bounds[place]
+        optimal = certificate.optimal_blocks[place]
+        return cls(
+            title,
+            *_cut(scores, solution, band),
+            certificate.pattern,
+            f"{certificate.pattern}, block {place} keeps {kept:.4g}, "
+            f"{'optimal' if optimal else f'bound {bound:.4g}'}",
+        )
+
+
+def _tiling_of(solution: MaskSolution) -> Tiling:
+    certificate = solution.certificate
+    return make_tiling(certificate.shape, certificate.pattern.m, axes=certificate.axes)
+
+
+def _cut(
+    scores: NDArray[Any], solution: MaskSolution, band: Band
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Copy what a band has of its first matrix, so that a picture keeps no whole array alive."""
+    scores, tiling = np.asarray(scores), _tiling_of(solution)
+    if scores.shape != tiling.shape:
+        raise ShapeError(f"scores have shape {scores.shape}, their solution {tiling.shape}")
+    if not tiling.blocks:
+        return np.zeros((0, 0)), np.zeros((0, 0), dtype=np.bool_)
+    part, mask = (next(tiling.views(array, band)) for array in (scores, solution.mask))
+    most = np.finfo(np.float64).max
+    with np.errstate(over="ignore"):  # of a long double
+        values = np.clip(part.astype(np.float64), -most, most)
+    return np.abs(values) if solution.certificate.absolute else values, np.array(mask)
+
+
+def plot_masks(
+    panels: Sequence[MaskPanel],
+    *,
+    limit: int = 12,
+    title: str = "Masks",
+    numbers: bool = False,
+) -> Figure:
     """Draw the corner of each matrix as a heat map, with its kept entries and blocks.
 
     Parameters
@@ -119,6 +186,8 @@ def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12, title: str = "Ma
         Panels to draw at most, 1 or more; the title says how many are left out.
     title : str
         Title of the picture.
+    numbers : bool
+        Write the score of each entry into it, of panels of 8 rows and columns at most.
 
     Returns
     -------
@@ -130,7 +199,7 @@ def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12, title: str = "Ma
     MissingDependencyError
         matplotlib is not installed.
     OptionError
-        There is nothing to draw.
+        There is nothing to draw, or a panel is too large for numbers.
 
     Examples
     --------
@@ -144,13 +213,17 @@ def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12, title: str = "Ma
     if limit < 1:
         raise OptionError(f"limit must be 1 or more, got {limit!r}")
     shown = list(panels)[:limit]
-    if not shown:
-        raise OptionError("there is no mask to draw")
-    columns = min(len(shown), max(2, math.ceil(math.sqrt(len(shown)))))
-    rows = math.ceil(len(shown) / columns)
-    figure = _figure(6.2 * columns, 5.5 * rows + 0.8)
+    for panel in shown if numbers else ():
+        if max(panel.scores.shape) > _MOST_NUMBERS:
+            raise OptionError(
+                f"numbers can be read in panels of at most {_MOST_NUMBERS} rows and columns, but "
+                f"{panel.title!r} has shape {panel.scores.shape}; cut a smaller part, for example "
+                f"by MaskPanel.from_block, or leave numbers out"
+            )
+    rows, columns = _grid(len(shown), _COLUMNS, "mask")
+    figure = _figure(4.9 * columns, 4.3 * rows + 0.8)
     for index, panel in enumerate(shown):
-        _draw_mask(figure, figure.add_subplot(rows, columns, index + 1), panel)
+        _draw_mask(figure, figure.add_subplot(rows, columns, index + 1), panel, numbers)
     which = f", first {limit} of {len(panels)} tensors" if len(panels) > limit else ""
     figure.suptitle(f"{title}{which}")
     lines = import_module("matplotlib.lines")
@@ -166,11 +239,11 @@ def plot_masks(panels: Sequence[MaskPanel], *, limit: int = 12, title: str = "Ma
     return figure
 
 
-def _draw_mask(figure: Figure, axes: Axes, panel: MaskPanel) -> None:
+def _draw_mask(figure: Figure, axes: Axes, panel: MaskPanel, numbers: bool) -> None:
     scores, unit = panel.scores, ""
     rows, columns = scores.shape
     name = panel.title if len(panel.title) <= 52 else f"…{panel.title[-51:]}"
-    axes.set_title(f"{name}\n{panel.result}".strip(), fontsize=10)
+    axes.set_title(f"{name}\n{panel.result}".strip(), fontsize=9)
     axes.set_xlabel("column")
     axes.set_ylabel("row")
     if not scores.size:
@@ -185,27 +258,48 @@ def _draw_mask(figure: Figure, axes: Axes, panel: MaskPanel) -> None:
     label = f"score{unit} (larger is better)"
     figure.colorbar(image, ax=axes, shrink=0.8, extend="max", label=label)
     m = panel.pattern.m
-    size = 260.0 / max(rows, columns)
-    at_row, at_column = np.nonzero(panel.mask)
-    axes.plot(
-        at_column,
-        at_row,
-        linestyle="",
-        marker="o",
-        markersize=max(0.5, 0.6 * size),
-        color=_KEPT,
-        markeredgecolor="white",
-        markeredgewidth=0.06 * size,
-    )
+    size = 200.0 / max(rows, columns)
+    if numbers:
+        _write_numbers(axes, scores, panel.mask, fontsize=min(10.0, 0.29 * size))
+    else:
+        at_row, at_column = np.nonzero(panel.mask)
+        axes.plot(
+            at_column,
+            at_row,
+            linestyle="",
+            marker="o",
+            markersize=max(0.5, 0.6 * size),
+            color=_KEPT,
+            markeredgecolor="white",
+            markeredgewidth=0.06 * size,
+        )
     for edge in range(0, rows + m, m):
         axes.axhline(min(edge, rows) - 0.5, color=_BORDER, linewidth=1.5)
     for edge in range(0, columns + m, m):
         axes.axvline(min(edge, columns) - 0.5, color=_BORDER, linewidth=1.5)
     axes.set_xlim(-0.6, columns - 0.4)
     axes.set_ylim(rows - 0.4, -0.6)
+    axes.locator_params(integer=True)
 
 
-def plot_patterns(masks: NDArray[np.bool_], *, columns: int = 18, title: str = "") -> Figure:
+def _write_numbers(
+    axes: Axes, scores: NDArray[Any], mask: NDArray[np.bool_], *, fontsize: float
+) -> None:
+    for (i, j), kept in np.ndenumerate(mask):
+        box = {"boxstyle": "round", "facecolor": _KEPT if kept else "white", "linewidth": 0}
+        axes.text(
+            j,
+            i,
+            f"{scores[i, j]:.3g}",
+            ha="center",
+            va="center",
+            fontsize=fontsize,
+            color="white" if kept else "black",
+            bbox=box,
+        )
+
+
+def plot_patterns(masks: NDArray[np.bool_], *, columns: int = 10, title: str = "") -> Figure:
     """Draw many masks of one block as a sheet of small pictures, kept entries coloured.
 
     Parameters
@@ -240,10 +334,7 @@ def plot_patterns(masks: NDArray[np.bool_], *, columns: int = 18, title: str = "
             f"masks must be a boolean array (B, m, m), got {masks.dtype} of shape {masks.shape}"
         )
     count, m, _ = masks.shape
-    if not masks.size:
-        raise OptionError("there is no mask to draw")
-    columns = max(1, min(int(columns), count))
-    rows = math.ceil(count / columns)
+    rows, columns = _grid(count if masks.size else 0, columns, "mask")
     sheet = np.full((rows * (m + 1) - 1, columns * (m + 1) - 1), np.nan)
     for index, mask in enumerate(masks):
         top, left = (m + 1) * (index // columns), (m + 1) * (index % columns)
@@ -259,13 +350,13 @@ def plot_patterns(masks: NDArray[np.bool_], *, columns: int = 18, title: str = "
 
 
 def plot_comparison(rows: Sequence[Comparison], *, title: str = "") -> Figure:
-    """Draw the gap of each method against the time that it takes.
+    """Draw the gap of each method against the time that it takes for a block.
 
     Parameters
     ----------
     rows : sequence of Comparison
-        From `masksolve.compare`; rows of several matrices can be put together, and the
-        rows of a method then share a marker.
+        From `masksolve.compare`; rows of several matrices, whole or sampled, can be put
+        together, and the rows of a method then share a marker.
     title : str
         What was compared.
 
@@ -288,40 +379,200 @@ def plot_comparison(rows: Sequence[Comparison], *, title: str = "") -> Figure:
     >>> figure.axes[0].get_xscale()
     'log'
     """
-    if not rows:
-        raise OptionError("there is no comparison to draw")
-    figure = _figure(9.0, 5.0)
+    lines = _lines(rows)
+    figure = _figure(6.5, 4.0 + 0.3 * len(lines))
+    ticker = import_module("matplotlib.ticker")
     axes = figure.add_subplot()
-    methods: dict[str, list[Comparison]] = {}
-    for row in rows:
-        methods.setdefault(f"{row.method}/{row.backend}".rstrip("/"), []).append(row)
-    for index, (label, found) in enumerate(methods.items()):
+    for (label, found), style in zip(lines.items(), _styles(lines), strict=True):
         shares = [row.kept_share for row in found if not math.isnan(row.kept_share)]
         kept = f"kept {format_share(float(np.mean(shares)))}" if shares else "no score"
+        blocks = sum(row.blocks for row in found)
+        pace = f", {_pace(sum(row.seconds for row in found) / blocks)}" if blocks else ""
         axes.plot(
-            [max(row.seconds, 1e-6) for row in found],
+            [1e6 * max(row.seconds_per_block, 1e-9) for row in found],
             [100 * row.gap for row in found],
             linestyle="",
-            marker=_MARKERS[index % len(_MARKERS)],
-            markersize=9,
-            color=_COLOURS[index % len(_COLOURS)],
-            markerfacecolor=_COLOURS[index % len(_COLOURS)] if found[0].exact else "white",
-            markeredgewidth=1.8,
             clip_on=False,  # a gap of 0 lies on the axis
             zorder=3,
-            label=f"{label}{'' if found[0].exact else ' (heuristic)'}\n"
-            f"{kept} in {sum(row.seconds for row in found):.3g} s",
+            label=f"{label}{'' if found[0].exact else ' (heuristic)'}\n{kept}{pace}",
+            **style,
         )
     axes.set_xscale("log")
+    for place in ("major", "minor"):
+        getattr(axes.xaxis, f"set_{place}_formatter")(ticker.LogFormatter())
     worst = max(100 * row.gap for row in rows)
     axes.set_ylim(0, 1.15 * worst if 0 < worst < math.inf else 1)
-    axes.set_xlabel("time to find the mask, seconds")
+    axes.set_xlabel("time to find the mask, µs a block")
     axes.set_ylabel("gap to the proven bound, % (0 = optimal)")
     axes.set_title(title or "Methods compared")
     axes.grid(color="0.9", which="major")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, labelspacing=1.0)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, labelspacing=1.0)
     return figure
+
+
+def plot_gaps(rows: Sequence[Comparison], *, title: str = "") -> Figure:
+    """Draw the gap of each row as a bar, the optimal ones blue.
+
+    Parameters
+    ----------
+    rows : sequence of Comparison
+        From `masksolve.compare`; of several matrices, patterns or degrees too: bars are then
+        labelled with what differs.
+    title : str
+        What was compared.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    OptionError
+        There is nothing to draw.
+
+    Examples
+    --------
+    >>> import masksolve as ms
+    >>> W = np.random.default_rng(0).normal(size=(64, 64))
+    >>> figure = plot_gaps(ms.compare(W, n=2, m=4, methods=["conv", "greedy"]))
+    >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    ['conv/native', 'greedy/native']
+    """
+    labels = _labels(rows, "name", "pattern", "degree")
+    figure = _figure(6.5, 1.3 + 0.35 * len(labels))
+    axes = figure.add_subplot()
+    gaps = [100 * row.gap if math.isfinite(row.gap) else 0.0 for row in rows]
+    colours = [_BORDER if row.gap == 0 else _KEPT for row in rows]
+    places = range(len(labels))
+    axes.barh(places, gaps, color=colours)
+    for place, row, gap in zip(places, rows, gaps, strict=True):
+        axes.annotate(f" {format_gap(row.gap)}", (gap, place), va="center")
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.2 * max(gaps) or 1)
+    axes.set_xlabel("gap to the proven bound, % (0 = optimal)")
+    axes.set_title(title)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_losses(rows: Sequence[Comparison], *, title: str = "") -> Figure:
+    """Draw the gap of each method against the pattern, in one panel for every name.
+
+    Parameters
+    ----------
+    rows : sequence of Comparison
+        From several calls of `masksolve.compare`, each with the `name` of its matrix. Names,
+        patterns and methods are drawn in the order in which they come.
+    title : str
+        What was compared.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The axis of the gaps is logarithmic down to 0.01 %, and linear from there to 0.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    OptionError
+        There is nothing to draw.
+
+    Examples
+    --------
+    >>> import masksolve as ms
+    >>> W = np.random.default_rng(0).normal(size=(64, 64))
+    >>> figure = plot_losses(
+    ...     [
+    ...         row
+    ...         for n, m in ((1, 4), (2, 4), (4, 8))
+    ...         for row in ms.compare(W, n, m, methods=["auto", "greedy"], name="Gaussian")
+    ...         if not row.exact
+    ...     ]
+    ... )
+    >>> [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    ['1:4', '2:4', '4:8']
+    """
+    lines = _lines(rows)
+    names = list(dict.fromkeys(row.name for row in rows))
+    patterns = list(dict.fromkeys(row.pattern for row in rows))
+    height, width = _grid(len(names), _COLUMNS, "comparison")
+    figure = _figure(3.8 * width, 3.0 * height + 0.8)
+    worst = max((100 * row.gap for row in rows if math.isfinite(row.gap)), default=0.0)
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(height, width, index + 1)
+        for (label, found), style in zip(lines.items(), _styles(lines), strict=True):
+            mine = sorted(
+                (patterns.index(row.pattern), row.gap) for row in found if row.name == name
+            )
+            places, gaps = [place for place, _ in mine], [100 * gap for _, gap in mine]
+            axes.plot(places, gaps, label=label, **style)
+        axes.set_xticks(range(len(patterns)), [str(pattern) for pattern in patterns], fontsize=8)
+        axes.set_yscale("symlog", linthresh=0.01)  # a gap may be 0
+        axes.set_ylim(0, max(0.1, 1.6 * worst))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_title(name)
+        axes.grid(color="0.9")
+        if index % width == 0:
+            axes.set_ylabel("gap to the bound, %")
+        if index + width >= len(names):
+            axes.set_xlabel("pattern")
+    handles = [line for line in figure.axes[0].lines if line.get_label() in lines]
+    figure.suptitle(title)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _labels(rows: Sequence[Comparison], *parts: str) -> list[str]:
+    """Name what ran in each row, and those of `parts` that differ between the rows."""
+    if not rows:
+        raise OptionError("there is no comparison to draw")
+    told = [
+        {"name": row.name, "pattern": str(row.pattern), "degree": _DEGREES[row.degree]}
+        for row in rows
+    ]
+    differ = [part for part in parts if len({texts[part] for texts in told}) > 1]
+    return [
+        ", ".join([row.label, *(texts[part] for part in differ)])
+        for row, texts in zip(rows, told, strict=True)
+    ]
+
+
+def _lines(rows: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+    """Rows by method, and by degree if there are both."""
+    lines: dict[str, list[Comparison]] = {}
+    for label, row in zip(_labels(rows, "degree"), rows, strict=True):
+        lines.setdefault(label, []).append(row)
+    return lines
+
+
+def _styles(lines: dict[str, list[Comparison]]) -> Iterable[dict[str, Any]]:
+    """Markers and colours of lines; those of heuristics are hollow."""
+    for index, found in enumerate(lines.values()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        yield {
+            "marker": _MARKERS[index % len(_MARKERS)],
+            "markersize": 8,
+            "color": colour,
+            "markerfacecolor": colour if found[0].exact else "white",
+            "markeredgewidth": 1.8,
+        }
+
+
+def _pace(seconds: float) -> str:
+    return f"{1e6 * seconds:.3g} µs a block"
+
+
+def _grid(count: int, most: int, what: str) -> tuple[int, int]:
+    """Rows and columns for `count` things, at most so many in a row."""
+    if count == 0:
+        raise OptionError(f"there is no {what} to draw")
+    columns = max(1, min(int(most), count))
+    return math.ceil(count / columns), columns
 
 
 def picture_suffixes() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +114,16 @@ class Certificate:
         """Whether every block is proven optimal."""
         return bool(self.optimal_blocks.all())
 
+    @property
+    def block_scores(self) -> NDArray[np.float64]:
+        """Kept score of every block, ``objective * 2**-shift``, shape as `shift`."""
+        return _unscaled(self.objective, self.shift)
+
+    @property
+    def block_bounds(self) -> NDArray[np.float64]:
+        """Certified bound of every block, ``bound * 2**-shift``, shape as `shift`."""
+        return _unscaled(self.bound, self.shift)
+
     def __str__(self) -> str:
         proven, total = int(self.optimal_blocks.sum()), self.shift.size
         if proven == total:
@@ -124,6 +135,11 @@ class Certificate:
                 f"{list(self.cycle.remove)} gains {self.cycle.gain:.6g}"
             )
         return text
+
+
+def _unscaled(values: NDArray[np.int64], shift: NDArray[np.int64]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore", under="ignore"):  # infinite where no double holds it
+        return np.ldexp(values.astype(np.float64), -shift)
 
 
 @dataclass(frozen=True)
@@ -214,6 +230,10 @@ class Comparison:
         Blocks whose kept score equals the best certified bound, of all blocks.
     seconds : float
         Wall time of finding the mask, without the proof.
+    pattern, degree
+        The problem that was solved.
+    name : str
+        What the scores are, as `masksolve.compare` was told.
     """
 
     method: str
@@ -227,7 +247,20 @@ class Comparison:
     optimal_blocks: int
     blocks: int
     seconds: float
+    pattern: Pattern
+    degree: Degree
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """What ran, ``"method/backend"``; without the stroke for a caller's own solver."""
+        return f"{self.method}/{self.backend}".rstrip("/")
+
+    @property
+    def seconds_per_block(self) -> float:
+        """Wall time of finding the mask of one block; NaN if there is none."""
+        return self.seconds / self.blocks if self.blocks else math.nan
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name, for a data frame or JSON."""
-        return dict(self.__dict__)
+        """Return the fields by name, for a data frame or JSON; the pattern as ``"n:m"``."""
+        return {**self.__dict__, "pattern": str(self.pattern)}

@@ -1,6 +1,7 @@
 """find_mask, solve and compare: inputs of every kind, bad input, the edges, determinism."""
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 
 import ml_dtypes
 import numpy as np
@@ -310,7 +311,7 @@ def test_what_is_no_mask_is_not_proven(monkeypatch):
 
 def test_compare_lists_every_method_that_does_the_pattern():
     rows = ms.compare(W, 2, 4)
-    assert [f"{row.method}/{row.backend}" for row in rows] == [
+    assert [row.label for row in rows] == [
         record.label for record in ms.METHODS if record.backend != "cover"
     ]
     assert len({row.objective for row in rows if row.exact}) == 1
@@ -320,6 +321,23 @@ def test_compare_lists_every_method_that_does_the_pattern():
     assert rows[0].as_dict()["method"] == rows[0].method
     assert [row.method for row in ms.compare(W, 4, 8, methods="greedy")] == ["greedy"]
     assert ms.compare(W, 4, 8, methods=[]) == []
+
+
+def test_a_comparison_says_what_was_compared():
+    def mine(blocks, n, degree):
+        return ms.find_mask(blocks, n, blocks.shape[1], degree=degree)
+
+    flow, own = ms.compare(W, 2, 4, methods=["flow", mine], degree="at_most", name="W")
+    assert (flow.label, own.label) == ("flow/native", "mine")
+    for row in (flow, own):
+        assert (row.pattern, row.degree, row.name) == (ms.Pattern(2, 4), "at_most", "W")
+        assert row.seconds_per_block == row.seconds / row.blocks
+        record = json.loads(json.dumps(row.as_dict()))
+        assert list(record) == [field.name for field in fields(row)]
+        assert record["pattern"] == "2:4"
+    (nothing,) = ms.compare(W[:0], 2, 4, methods=["flow"])
+    assert np.isnan(nothing.seconds_per_block)
+    assert nothing.name == ""
 
 
 def test_compare_compiles_before_the_clock_runs(monkeypatch):

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 import masksolve as ms
-from masksolve.errors import MissingDependencyError, OptionError
+from masksolve.errors import MissingDependencyError, OptionError, ShapeError
 from masksolve.plot import (
     MaskPanel,
     format_gap,
     format_share,
     picture_suffixes,
     plot_comparison,
+    plot_gaps,
+    plot_losses,
     plot_masks,
     plot_patterns,
 )
@@ -43,6 +45,34 @@ def test_panel_of_a_batch_and_other_axes():
 
 def test_panel_shows_one_block_that_is_larger_than_the_corner():
     assert panel((80, 80), 20, 40)[0].scores.shape == (40, 40)
+
+
+def test_a_panel_of_one_block():
+    W = np.random.default_rng(0).normal(size=(3, 10, 16, 2))
+    solution = ms.solve(W, 2, 4, method="greedy", axes=(1, 2))
+    cut = MaskPanel.from_block("w", W, solution, (2, 1, 2, 3))
+    part = (2, slice(8, 12), slice(12, 16), 1)  # the last block row is cut short
+    np.testing.assert_array_equal(cut.scores, np.abs(W[part]))
+    np.testing.assert_array_equal(cut.mask, solution.mask[part])
+    kept = np.abs(W[part])[solution.mask[part]].sum()
+    assert cut.result.startswith(f"2:4, block (2, 1, 2, 3) keeps {kept:.4g}, ")
+    trap = np.array([[3.0, 2.5], [2.5, 0.0]])
+    for method, result in (("auto", "keeps 5, optimal"), ("greedy", "keeps 3, bound 5")):
+        solution = ms.solve(trap, 1, 2, method=method)
+        cut = MaskPanel.from_block("trap", trap, solution, (0, 0))
+        assert cut.result == f"1:2, block (0, 0) {result}"
+
+
+@pytest.mark.parametrize("block", [(0,), (5, 0), (0, -1), (0.0, 0), 3])
+def test_a_block_that_is_not_there_is_not_cut(block):
+    W = np.eye(8)
+    with pytest.raises(OptionError, match=r"index into the blocks, of shape \(2, 2\), got"):
+        MaskPanel.from_block("I", W, ms.solve(W, 2, 4), block)
+
+
+def test_scores_and_solution_belong_together():
+    with pytest.raises(ShapeError, match=r"shape \(4, 8\), their solution \(8, 8\)"):
+        MaskPanel.from_solution("I", np.ones((4, 8)), ms.solve(np.eye(8), 2, 4))
 
 
 def test_panel_tells_the_result():
@@ -87,6 +117,27 @@ def test_figure_says_what_it_leaves_out_and_explains_its_marks():
     assert labels == ["kept entry", "block border"]
 
 
+def test_numbers_are_written_into_their_cells():
+    W = np.arange(16.0).reshape(4, 4)
+    solution = ms.solve(W, 2, 4)
+    axes = plot_masks([MaskPanel.from_block("W", W, solution, (0, 0))], numbers=True).axes[0]
+    written = {text.get_position(): text for text in axes.texts}
+    assert len(written) == 16
+    for (j, i), text in written.items():
+        assert float(text.get_text()) == W[i, j]
+        assert (text.get_color() == "white") == solution.mask[i, j]
+    assert not any(line.get_marker() == "o" for line in axes.lines)
+    with pytest.raises(OptionError, match=r"at most 8 rows and columns, but 'w' has shape \(32"):
+        plot_masks([panel()[0]], numbers=True)
+
+
+def test_panels_stand_in_two_columns_at_most():
+    figure = plot_masks([panel(title=f"t{i}")[0] for i in range(5)])
+    figure.draw_without_rendering()
+    left = {round(a.get_position().x0, 2) for a in figure.axes if a.get_title()}
+    assert len(left) == 2
+
+
 @pytest.mark.parametrize("shape", [(0, 8), (4, 4), (1, 1), (3, 0, 4, 4)])
 def test_odd_shapes_are_drawn(tmp_path, shape):
     cut = MaskPanel.from_solution("zeros", np.zeros(shape), ms.solve(np.zeros(shape), 2, 4))
@@ -114,50 +165,123 @@ def test_what_there_is_none_of_is_a_dash():
     assert (format_share(0.0), format_gap(0.0), format_gap(1e-12)) == ("0.00 %", "0", "1e-10 %")
 
 
-def row(method, backend, *, exact, gap, seconds, kept=0.75):
+def row(
+    method, backend, *, exact, gap, seconds=1.0, kept=0.75, blocks=1, pattern=(2, 4),
+    degree="exact", name="",
+):  # fmt: skip
     return Comparison(
         method, backend, exact, objective=1.0, bound=1.0, gap=gap, total=1 / kept,
-        kept_share=kept, optimal_blocks=1, blocks=1, seconds=seconds,
+        kept_share=kept, optimal_blocks=1, blocks=blocks, seconds=seconds,
+        pattern=ms.Pattern(*pattern), degree=degree, name=name,
     )  # fmt: skip
 
 
 ROWS = [
     row("flow", "ortools", exact=True, gap=0.0, seconds=0.5),
     row("greedy", "native", exact=False, gap=0.01, seconds=0.001, kept=0.5),
-    row("flow", "ortools", exact=True, gap=0.0, seconds=0.25),
+    row("flow", "ortools", exact=True, gap=0.0, seconds=1.0, blocks=4),
     row("mine", "", exact=False, gap=0.002, seconds=0.0),
 ]
 
 
-def test_comparison_has_one_marker_a_method_at_time_and_gap():
+def test_comparison_has_one_marker_a_method_at_time_a_block_and_gap():
     axes = plot_comparison(ROWS, title="weights").axes[0]
     drawn = {line.get_label().split("\n")[0]: line for line in axes.lines}
     assert list(drawn) == ["flow/ortools", "greedy/native (heuristic)", "mine (heuristic)"]
     flow, greedy, mine = drawn.values()
-    assert flow.get_xydata().tolist() == [[0.5, 0], [0.25, 0]]
-    assert greedy.get_xydata().tolist() == [[0.001, 1.0]]
+    assert flow.get_xydata().tolist() == [[500_000, 0], [250_000, 0]]
+    assert greedy.get_xydata().tolist() == [[1000, 1.0]]
     assert mine.get_xdata()[0] > 0  # on a logarithmic axis
     assert len({line.get_marker() for line in axes.lines}) == 3
     assert len({line.get_color() for line in axes.lines}) == 3
-    assert "kept 75.00 % in 0.75 s" in flow.get_label()
+    assert flow.get_label().endswith("kept 75.00 %, 3e+05 µs a block")  # 1.5 s for 5 blocks
     assert (axes.get_title(), axes.get_xscale()) == ("weights", "log")
     assert axes.get_ylim()[0] == 0
 
 
 @pytest.mark.parametrize(
-    "rows", [ROWS, ROWS[:1], [row("a", "b", exact=False, gap=np.inf, seconds=1)]]
+    "rows",
+    [
+        ROWS,
+        ROWS[:1],
+        [row("a", "b", exact=False, gap=np.inf)],
+        [row("a", "b", exact=False, gap=0.0, blocks=0)],
+    ],
 )
-def test_comparisons_can_be_saved(tmp_path, rows):
+@pytest.mark.parametrize("plot", [plot_comparison, plot_gaps, plot_losses])
+def test_comparisons_can_be_saved(tmp_path, rows, plot):
     for suffix in (".png", ".svg", ".pdf"):
-        plot_comparison(rows).savefig(tmp_path / f"c{suffix}")
+        plot(rows).savefig(tmp_path / f"c{suffix}")
         assert (tmp_path / f"c{suffix}").stat().st_size > 1000
+
+
+def bars_of(rows):
+    """Label, length, colour and text of each bar, from the top."""
+    (axes,) = plot_gaps(rows).axes
+    assert axes.yaxis_inverted()
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    texts = [text.get_text().strip() for text in axes.texts]
+    bars = [(bar.get_width(), bar.get_facecolor()) for bar in axes.patches]
+    return [(label, *bar, text) for label, bar, text in zip(labels, bars, texts, strict=True)]
+
+
+def test_gaps_are_bars_and_optimal_ones_have_a_colour_of_their_own():
+    flow, greedy, _, mine = bars_of(ROWS)
+    assert [bar[0] for bar in (flow, greedy, mine)] == ["flow/ortools", "greedy/native", "mine"]
+    assert [bar[1] for bar in (flow, greedy, mine)] == pytest.approx([0, 1, 0.2])
+    assert [bar[3] for bar in (flow, greedy, mine)] == ["0", "1 %", "0.2 %"]
+    assert flow[2] != greedy[2] == mine[2]
+
+
+def test_bars_are_labelled_with_what_differs():
+    first = row("flow", "native", exact=True, gap=0.0, name="W")
+    others = [
+        row("flow", "native", exact=True, gap=0.0, name="W", pattern=(4, 8)),
+        row("flow", "native", exact=True, gap=0.0, name="V"),
+        row("flow", "native", exact=True, gap=0.0, name="W", degree="at_most"),
+    ]
+    expected = ["flow/native, 4:8", "flow/native, V", "flow/native, at most n"]
+    assert [bars_of([first, other])[1][0] for other in others] == expected
+    assert bars_of([first, first])[0][0] == "flow/native"
+
+
+def test_losses_have_a_panel_for_every_name_and_a_line_for_every_method():
+    rows = [
+        row(method, "", exact=False, gap=gap, pattern=pattern, name=name)
+        for name, scale in (("V", 1), ("W", 2), ("X", 0))
+        for pattern, size in (((4, 8), 0.01), ((2, 4), 0.02))
+        for method, gap in (("a", size * scale), ("b", size * scale / 10))
+    ]
+    figure = plot_losses(rows, title="losses")
+    assert [axes.get_title() for axes in figure.axes] == ["V", "W", "X"]
+    assert figure.get_suptitle() == "losses"
+    for axes, scale in zip(figure.axes, (1, 2, 0), strict=True):
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["4:8", "2:4"]
+        a, b = axes.lines
+        assert (a.get_label(), b.get_label()) == ("a", "b")
+        np.testing.assert_allclose(a.get_xydata(), [[0, scale], [1, 2 * scale]])
+        np.testing.assert_allclose(b.get_ydata(), [0.1 * scale, 0.2 * scale])
+        assert axes.get_ylim() == figure.axes[0].get_ylim()
+        assert axes.get_ylim()[0] <= 0 < 4 < axes.get_ylim()[1]
+    assert a.get_marker() != b.get_marker()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    figure.draw_without_rendering()
+    assert len({round(axes.get_position().x0, 2) for axes in figure.axes}) == 2
+
+
+def test_lines_of_both_degrees_say_which():
+    rows = [row("a", "", exact=False, gap=0.1, degree=degree) for degree in ("exact", "at_most")]
+    for figure in (plot_losses(rows), plot_comparison(rows)):
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert [label.split(" (")[0] for label in labels] == ["a, exactly n", "a, at most n"]
 
 
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(OptionError, match="no mask to draw"):
         plot_masks([])
-    with pytest.raises(OptionError, match="no comparison to draw"):
-        plot_comparison([])
+    for plot in (plot_comparison, plot_gaps, plot_losses):
+        with pytest.raises(OptionError, match="no comparison to draw"):
+            plot([])
 
 
 def test_suffixes():
@@ -174,8 +298,8 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
 def test_pyplot_is_left_alone():
     code = (
         "import sys, masksolve.plot as p; assert 'matplotlib' not in sys.modules;"
-        "from masksolve.solution import Comparison as C;"
-        "p.plot_comparison([C('a', 'b', True, 1., 1., 0., 1., 1., 1, 1, 1.)]);"
+        "from masksolve import Comparison as C, Pattern as P;"
+        "p.plot_comparison([C('a', 'b', True, 1., 1., 0., 1., 1., 1, 1, 1., P(2, 4), 'exact')]);"
         "assert 'matplotlib.figure' in sys.modules;"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
