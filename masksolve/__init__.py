@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import errors
-    from .certify import certify_mask, check_certificate, check_mask
+    from .certify import certify_mask, check_certificate, check_mask, kept_per_block, kept_share
     from .diversity import count_masks
     from .errors import MaskSolveError
     from .find import compare, find_mask, solve
     from .methods import METHODS
     from .pattern import Pattern
+    from .rows import find_row_mask
     from .solution import (
         BlockSolution,
         Certificate,
@@ -50,16 +51,26 @@ __all__ = [
     "count_masks",
     "errors",
     "find_mask",
+    "find_row_mask",
+    "kept_per_block",
+    "kept_share",
     "solve",
 ]
 
 _HOMES = {
-    "certify": ["certify_mask", "check_certificate", "check_mask"],
+    "certify": [
+        "certify_mask",
+        "check_certificate",
+        "check_mask",
+        "kept_per_block",
+        "kept_share",
+    ],
     "diversity": ["count_masks"],
     "errors": ["MaskSolveError"],
     "find": ["compare", "find_mask", "solve"],
     "methods": ["METHODS"],
     "pattern": ["Pattern"],
+    "rows": ["find_row_mask"],
     "solution": [
         "BlockSolution",
         "Certificate",

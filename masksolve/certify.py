@@ -11,13 +11,29 @@ from numpy.typing import NDArray
 from .errors import CertificateError, DtypeError, MaskError, ShapeError
 from .pattern import Degree, Pattern, check_degree
 from .residual import Blocks, Cycle, Masks, block_objective, optimise, weak_bound
-from .scores import as_real_array, nonfinite_error, safe_ldexp, scaled_sum, to_fixed_point
+from .scores import (
+    as_real_array,
+    nonfinite_error,
+    safe_ldexp,
+    scaled_ratio,
+    scaled_sum,
+    to_fixed_point,
+)
 from .solution import Certificate, ImprovingCycle
 from .tiling import Remainder, Tiling, make_tiling
 
-__all__ = ["certify_mask", "check_certificate", "check_mask", "relative_gap"]
+__all__ = [
+    "certify_mask",
+    "check_certificate",
+    "check_mask",
+    "kept_per_block",
+    "kept_share",
+    "relative_gap",
+]
 
 _BAND_ENTRIES = 1 << 18
+# Scores that are scaled together where there are no blocks, and pieces of them at a time.
+_SHARE_SCORES, _SHARE_PIECES = 1 << 10, 1 << 8
 
 
 def check_mask(
@@ -106,6 +122,102 @@ def _line_error(
     )
 
 
+def kept_per_block(
+    mask: Any,
+    m: int,
+    *,
+    axes: tuple[int, int] = (-2, -1),
+    remainder: Remainder = "pad",
+) -> NDArray[np.int64]:
+    """Count the entries that a mask keeps in every m×m block.
+
+    Parameters
+    ----------
+    mask : bool array of two or more dimensions
+        Any mask, valid for a pattern or not.
+    m : int
+        Edge of the blocks.
+    axes, remainder
+        As in `masksolve.find_mask`.
+
+    Returns
+    -------
+    (..., block_rows, block_columns) int64
+
+    Raises
+    ------
+    PatternError, OptionError, ShapeError, DtypeError
+        Each names what was given and what was expected.
+
+    Examples
+    --------
+    >>> kept_per_block(np.eye(4, dtype=bool), m=2)
+    array([[2, 0],
+           [0, 2]])
+    """
+    m, mask = Pattern(0, m).m, _as_mask(mask)
+    tiling = make_tiling(mask.shape, m, axes=axes, remainder=remainder)
+    kept = np.empty(tiling.grid, dtype=np.int64)
+    for band in tiling.bands(_BAND_ENTRIES):
+        kept[band] = tiling.gather(mask, band).sum(axis=(1, 2)).reshape(band.shape)
+    return kept.reshape(tiling.block_shape)
+
+
+def kept_share(scores: Any, mask: Any, *, absolute: bool = True) -> float:
+    r"""Share of the whole score that any mask keeps, of whatever constraint it is.
+
+    .. math:: \sum_{ij} s_{ij} x_{ij} \, / \, \sum_{ij} s_{ij}
+
+    where s is ``abs(scores)``. Both sums are formed in fixed point, and rounded once.
+
+    Parameters
+    ----------
+    scores : array_like, real
+        As in `masksolve.find_mask`, but of any shape.
+    mask : bool array of the same shape
+    absolute : bool
+        Add up magnitudes; with False, the scores as they stand, sign included.
+
+    Returns
+    -------
+    float
+        NaN if the whole score is not above 0.
+
+    Raises
+    ------
+    ShapeError, DtypeError, NonFiniteError
+        Each names what was given and what was expected.
+
+    See Also
+    --------
+    MaskSolution : Has the share of its own mask.
+
+    Examples
+    --------
+    >>> W = np.array([[3.0, -1.0], [0.0, -4.0]])
+    >>> kept_share(W, np.eye(2, dtype=bool))
+    0.875
+    """
+    array, mask = as_real_array(scores), _as_mask(mask)
+    _check_same_shape(array, mask)
+    pieces = range(0, array.size, _SHARE_SCORES * _SHARE_PIECES)
+    sums = np.zeros((3, len(pieces), _SHARE_PIECES), dtype=np.int64)
+    for (kept, total, shift), start in zip(sums.swapaxes(0, 1), pieces, strict=True):
+        part = slice(start, start + _SHARE_SCORES * _SHARE_PIECES)
+        values = array.flat[part]
+        groups = -(-values.size // _SHARE_SCORES)
+        padded = np.zeros((groups, 1, _SHARE_SCORES), dtype=values.dtype)
+        padded.flat[: values.size] = values
+        scaled = to_fixed_point(padded, absolute=absolute)
+        if scaled is None:
+            raise nonfinite_error(array)
+        q, shift[:groups] = scaled
+        total[:groups] = q.sum(axis=(1, 2))
+        q.flat[: values.size] *= mask.flat[part]
+        kept[:groups] = q.sum(axis=(1, 2))
+    return scaled_ratio(*sums)
+
+
 def certify_mask(
     scores: Any,
     mask: Any,
@@ -159,8 +271,7 @@ def certify_mask(
     pattern = Pattern(n, m)
     n, m = pattern.n, pattern.m
     array, mask = as_real_array(scores), _as_mask(mask)
-    if array.shape != mask.shape:
-        raise ShapeError(f"scores and mask differ in shape: {array.shape} and {mask.shape}")
+    _check_same_shape(array, mask)
     check_mask(mask, n, m, degree=degree, axes=axes, remainder=remainder)
     tiling = make_tiling(array.shape, m, axes=axes, remainder=remainder)
     u, v = (np.empty((*tiling.grid, m), dtype=np.int64) for _ in range(2))
@@ -281,6 +392,11 @@ def relative_gap(objective: Blocks, bound: Blocks, shift: Blocks) -> float:
         return math.inf
     # At least the smallest double: a gap that is there is never shown as 0.
     return max(safe_ldexp(difference / abs(size), low - high), math.ulp(0.0))
+
+
+def _check_same_shape(array: NDArray[Any], mask: Masks) -> None:
+    if array.shape != mask.shape:
+        raise ShapeError(f"scores and mask differ in shape: {array.shape} and {mask.shape}")
 
 
 def _as_mask(mask: Any) -> Masks:

@@ -10,10 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import masksolve as ms
+from masksolve import errors
 from masksolve.certify import relative_gap
+from masksolve.diversity import enumerate_masks
 from masksolve.errors import CertificateError, DtypeError, MaskError, NonFiniteError, ShapeError
 from masksolve.scores import to_fixed_point
-from masksolve.solvers.conv_numpy import patterns
 from masksolve.testing import brute_force, strategies
 
 FEW = settings(derandomize=True, max_examples=60, deadline=None)
@@ -137,7 +138,7 @@ def test_check_mask_is_its_definition(pattern, degree, data):
         if degree == "at_most":
             return max(*block.sum(axis=0), *block.sum(axis=1)) <= n
         rows, columns = block.shape
-        return any((whole[:rows, :columns] == block).all() for whole in patterns(n, m, "exact"))
+        return any((whole[:rows, :columns] == block).all() for whole in enumerate_masks(n, m))
 
     right = all(
         block_is_right(mask[i : i + m, j : j + m])
@@ -439,3 +440,87 @@ def test_a_certificate_of_subclasses_is_rejected():
         forged = dataclasses.replace(certificate, **{field: hidden})
         with pytest.raises(CertificateError, match=field):
             ms.check_certificate(forged, W, mask)
+
+
+# --- what a mask keeps ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "float32", ">f8", "longdouble", ml_dtypes.bfloat16]
+)
+@pytest.mark.parametrize("shape", [(7,), (30, 45), (600, 700)])  # more than a piece of them
+def test_kept_share_is_its_definition(shape, dtype, absolute):
+    """Integers of a few bits: every sum is exact, in any order, and so is the quotient of two."""
+    rng = np.random.default_rng(len(shape))
+    scores = rng.integers(-7, 20, size=shape).astype(dtype)
+    mask = rng.random(shape) < 0.4
+    before = scores.tobytes(), mask.tobytes()
+    numbers = scores.astype(np.int64)
+    numbers = np.abs(numbers) if absolute else numbers
+    found = ms.kept_share(scores, mask, absolute=absolute)
+    assert found == numbers[mask].sum() / numbers.sum()
+    assert (scores.tobytes(), mask.tobytes()) == before
+    flipped = ms.kept_share(scores[::-1], mask[::-1], absolute=absolute)
+    assert flipped == found
+
+
+def test_kept_share_is_that_of_a_solution():
+    for scale in (1.0, 1e-300, 1e300):
+        W = scale * np.random.default_rng(1).normal(size=(50, 70))
+        solution = ms.solve(W, 2, 4)
+        assert ms.kept_share(W, solution.mask) == pytest.approx(solution.kept_share, rel=1e-10)
+
+
+def test_kept_share_of_nothing():
+    assert np.isnan(ms.kept_share(np.zeros((2, 2)), np.ones((2, 2), dtype=bool)))
+    assert np.isnan(ms.kept_share(np.ones((0, 2)), np.ones((0, 2), dtype=bool)))
+    assert ms.kept_share(np.ones((2, 2)), np.zeros((2, 2), dtype=bool)) == 0
+
+
+def test_kept_share_of_bad_input():
+    mask = np.ones((2, 2), dtype=bool)
+    with pytest.raises(ShapeError, match=r"\(2, 3\) and \(2, 2\)"):
+        ms.kept_share(np.ones((2, 3)), mask)
+    with pytest.raises(DtypeError, match="a mask must be a boolean array"):
+        ms.kept_share(np.ones((2, 2)), mask.astype(int))
+    with pytest.raises(DtypeError, match="complex"):
+        ms.kept_share(np.ones((2, 2)) * 1j, mask)
+    with pytest.raises(NonFiniteError, match=r"at \(1, 0\)"):
+        ms.kept_share(np.array([[0, 1], [np.nan, 2]]), mask)
+
+
+def test_kept_entries_are_counted_block_by_block():
+    mask = np.random.default_rng(0).random((3, 10, 7)) < 0.5
+    found = ms.kept_per_block(mask, 4)
+    assert found.shape == (3, 3, 2)
+    for k, i, j in np.ndindex(found.shape):
+        assert found[k, i, j] == mask[k, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].sum()
+    turned = ms.kept_per_block(mask.transpose(2, 0, 1), 4, axes=(2, 0))
+    np.testing.assert_array_equal(turned, found)
+    assert ms.kept_per_block(mask[:0], 4).shape == (0, 3, 2)
+    large = np.random.default_rng(0).random((1024, 1024)) < 0.5  # more than a band
+    assert ms.kept_per_block(large, 512).sum() == large.sum()
+
+
+def test_kept_entries_of_bad_input():
+    with pytest.raises(DtypeError, match="a mask must be a boolean array"):
+        ms.kept_per_block(np.eye(4), 2)
+    with pytest.raises(ShapeError, match="remainder of 1"):
+        ms.kept_per_block(np.eye(3, dtype=bool), 2, remainder="error")
+    with pytest.raises(errors.PatternError, match="m must be at least 1"):
+        ms.kept_per_block(np.eye(3, dtype=bool), 0)
+
+
+def test_block_scores_are_what_blocks_keep():
+    W = np.random.default_rng(0).integers(0, 100, size=(2, 12, 8)) / 64
+    solution = ms.solve(W, 2, 4, method="greedy")
+    certificate = solution.certificate
+    blocks = np.where(solution.mask, W, 0).reshape(2, 3, 4, 2, 4)
+    np.testing.assert_array_equal(certificate.block_scores, blocks.sum(axis=(2, 4)))
+    best = ms.solve(W, 2, 4).certificate
+    np.testing.assert_array_equal(best.block_bounds, best.block_scores)
+    assert (certificate.block_bounds >= best.block_scores).all()
+    assert certificate.block_bounds.sum() == solution.bound
+    huge = ms.solve(np.full((2, 2), np.finfo(np.longdouble).max), 1, 2).certificate
+    assert huge.block_scores.tolist() == [[np.inf]]

@@ -22,6 +22,7 @@ LEVELS = {
     "certify": 4,
     "bands": 4,
     "diversity": 4,
+    "rows": 5,
     "solvers": 5,
     "methods": 6,
     "matrices": 7,
