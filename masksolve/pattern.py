@@ -11,6 +11,7 @@ from .errors import OptionError, PatternError, PatternTypeError
 
 __all__ = ["MAX_M", "Degree", "Pattern", "check_degree"]
 
+#: Every full row and column of a block keeps exactly n entries, or no more than n.
 Degree = Literal["exact", "at_most"]
 
 #: Largest block edge. Up to here every sum of n*m fixed-point scores of 40 bits fits an int64.

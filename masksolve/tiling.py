@@ -21,6 +21,7 @@ from .errors import OptionError, RaggedShapeError, ShapeError
 
 __all__ = ["Band", "Remainder", "Tiling", "make_tiling"]
 
+#: A ragged edge is treated as if padded by zero scores, or refused.
 Remainder = Literal["pad", "error"]
 
 

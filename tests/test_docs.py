@@ -1,40 +1,54 @@
 """The documentation: every public name has its place, and what pages say in code is true."""
 
 import doctest
+import inspect
+import pkgutil
 import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import masksolve
+
 DOCS = Path(__file__).parents[1] / "docs"
-PUBLIC = [
-    "masksolve",
-    "masksolve.diversity",
-    "masksolve.errors",
-    "masksolve.methods",
-    "masksolve.plot",
-    "masksolve.testing",
-    "masksolve.testing.strategies",
-]
+# Rooms behind the scenes: what of them is for users, another module passes on.
+INSIDE = {
+    f"masksolve.{room}"
+    for room in (
+        *("bands", "certify", "cli", "files", "kernels", "matrices", "pattern", "residual"),
+        *("scores", "solvers", "testing.conformance", "testing.oracles", "tiling"),
+    )
+}
+MODULES = ["masksolve", *(m.name for m in pkgutil.walk_packages(masksolve.__path__, "masksolve."))]
+PUBLIC = [name for name in MODULES if not any(f"{name}.".startswith(f"{room}.") for room in INSIDE)]
 # Documented whole, by automodule.
 WHOLE = {"masksolve.errors", "masksolve.testing.strategies"}
 
 
-def documented():
-    """Full names that the API page documents."""
-    found, module = set(), ""
+def directives():
+    """Kind, full name and options of every directive of the API page that documents something."""
+    module, options = "", {}
     for line in (DOCS / "reference" / "api.md").read_text().splitlines():
+        option = re.match(r"   :([\w-]+): *(.*)", line)
+        if option is not None:
+            options[option[1]] = re.findall(r"\w+", option[2])
         directive = re.match(r"\.\. (?:py:)?(\w+):: ([\w.]+)", line)
         if directive is None:
             continue
         kind, name = directive.groups()
+        options = {}
         if kind in ("currentmodule", "automodule"):
             module = name
-            found.add(name)
+        if kind == "automodule":
+            yield kind, name, options
         elif kind.startswith("auto") or kind == "data":
-            found.add(f"{module}.{name}")
-    return found
+            yield kind, f"{module}.{name}", options
+
+
+def documented():
+    """Full names that the API page documents."""
+    return {name for _, name, _ in directives()}
 
 
 def thing_of(name):
@@ -45,6 +59,28 @@ def thing_of(name):
     except ImportError:
         return getattr(import_module(module), attribute)
     return None
+
+
+def public_things():
+    """Functions and classes that are public, by full name."""
+    for module in PUBLIC:
+        for name in getattr(import_module(module), "__all__", ()):
+            thing = getattr(import_module(module), name)
+            if inspect.isfunction(thing) or inspect.isclass(thing):
+                yield f"{module}.{name}", thing
+
+
+def members_of(cls):
+    """Methods and properties that a class adds for its users."""
+    kinds = (property, classmethod, staticmethod)
+    for name, member in vars(cls).items():
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, kinds)):
+            yield name, member
+
+
+def test_rooms_behind_the_scenes_exist():
+    assert set(MODULES) >= INSIDE
+    assert {"masksolve", "masksolve.diversity", "masksolve.plot"} <= set(PUBLIC)
 
 
 @pytest.mark.parametrize("module", PUBLIC)
@@ -60,13 +96,42 @@ def test_every_public_name_is_documented(module):
         assert whole or any(thing is other for other in things), f"{module}.{name}"
 
 
+def test_every_type_of_a_public_signature_is_documented():
+    ours = {name for module in MODULES for name in getattr(import_module(module), "__all__", ())}
+    known = {name.rpartition(".")[2] for name in documented()}
+    known |= {name for module in WHOLE for name in import_module(module).__all__}
+    seen = set()
+    for full_name, thing in public_things():
+        functions = [thing]
+        if inspect.isclass(thing):
+            members = [member for _, member in members_of(thing)]
+            functions += [getattr(m, "fget", None) or getattr(m, "__func__", m) for m in members]
+        for function in functions:
+            types = " ".join(map(str, getattr(function, "__annotations__", {}).values()))
+            used = ours & set(re.findall(r"\w+", types))
+            assert used <= known, f"{full_name}: {used - known}"
+            seen |= used
+    assert {"Degree", "Remainder", "Progress", "BlockSolver", "Kind"} <= seen
+
+
 def test_what_is_documented_says_something():
-    for name in documented():
-        thing = thing_of(name)
-        if isinstance(thing, type) or type(thing).__name__ == "function":
-            assert thing.__doc__, name
-            made_up = f"{thing.__name__}("  # by dataclass, of the fields' names
-            assert not thing.__doc__.startswith(made_up), name
+    for name, thing in public_things():
+        assert thing.__doc__, name
+        made_up = f"{thing.__name__}("  # by dataclass, of the fields' names
+        assert not thing.__doc__.startswith(made_up), name
+
+
+def test_methods_and_properties_are_documented():
+    shown = {thing_of(name): options for kind, name, options in directives() if kind == "autoclass"}
+    seen = 0
+    for name, thing in public_things():
+        for member, what in members_of(thing) if inspect.isclass(thing) else ():
+            assert what.__doc__, f"{name}.{member}"
+            options = shown[thing]
+            assert member in options["members"] or not options["members"], f"{name}.{member}"
+            assert member not in options.get("exclude-members", ()), f"{name}.{member}"
+            seen += 1
+    assert seen > 15, "or nothing was looked at"
 
 
 @pytest.mark.parametrize(
