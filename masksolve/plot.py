@@ -242,8 +242,7 @@ def plot_masks(
 def _draw_mask(figure: Figure, axes: Axes, panel: MaskPanel, numbers: bool) -> None:
     scores, unit = panel.scores, ""
     rows, columns = scores.shape
-    name = panel.title if len(panel.title) <= 52 else f"…{panel.title[-51:]}"
-    axes.set_title(f"{name}\n{panel.result}".strip(), fontsize=9)
+    axes.set_title(f"{_shortened(panel.title, 52)}\n{panel.result}".strip(), fontsize=9)
     axes.set_xlabel("column")
     axes.set_ylabel("row")
     if not scores.size:
@@ -412,7 +411,7 @@ def plot_comparison(rows: Sequence[Comparison], *, title: str = "") -> Figure:
 
 
 def plot_gaps(rows: Sequence[Comparison], *, title: str = "") -> Figure:
-    """Draw the gap of each row as a bar, the optimal ones blue.
+    """Draw the gap of each row as a bar, with its number.
 
     Parameters
     ----------
@@ -445,9 +444,8 @@ def plot_gaps(rows: Sequence[Comparison], *, title: str = "") -> Figure:
     figure = _figure(6.5, 1.3 + 0.35 * len(labels))
     axes = figure.add_subplot()
     gaps = [100 * row.gap if math.isfinite(row.gap) else 0.0 for row in rows]
-    colours = [_BORDER if row.gap == 0 else _KEPT for row in rows]
     places = range(len(labels))
-    axes.barh(places, gaps, color=colours)
+    axes.barh(places, gaps, color=_COLOURS[0])
     for place, row, gap in zip(places, rows, gaps, strict=True):
         axes.annotate(f" {format_gap(row.gap)}", (gap, place), va="center")
     axes.set_yticks(places, labels)
@@ -515,7 +513,7 @@ def plot_losses(rows: Sequence[Comparison], *, title: str = "") -> Figure:
         axes.set_yscale("symlog", linthresh=0.01)  # a gap may be 0
         axes.set_ylim(0, max(0.1, 1.6 * worst))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.set_title(name)
+        axes.set_title(_shortened(name, 42), fontsize=9)
         axes.grid(color="0.9")
         if index % width == 0:
             axes.set_ylabel("gap to the bound, %")
@@ -563,8 +561,14 @@ def _styles(lines: dict[str, list[Comparison]]) -> Iterable[dict[str, Any]]:
         }
 
 
+def _shortened(name: str, length: int) -> str:
+    """Return the end of a long name, where names of tensors differ."""
+    return name if len(name) <= length else f"…{name[1 - length :]}"
+
+
 def _pace(seconds: float) -> str:
-    return f"{1e6 * seconds:.3g} µs a block"
+    micro = 1e6 * seconds
+    return f"{micro:.3g} µs a block" if micro < 1000 else f"{micro:.0f} µs a block"
 
 
 def _grid(count: int, most: int, what: str) -> tuple[int, int]:
