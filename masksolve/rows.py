@@ -82,11 +82,10 @@ def find_row_mask(
     mask = np.empty_like(array, dtype=np.bool_, subok=False)
 
     def one_band(band: Band) -> None:
-        for source, target in zip(tiling.views(array, band), tiling.views(mask, band), strict=True):
-            found = _largest(_comparable(source, absolute), n, m)
-            if found is None:
-                raise nonfinite_error(array)
-            target[...] = found
+        values = _comparable(tiling.gather(array, band), absolute)
+        if not np.isfinite(values).all():
+            raise nonfinite_error(array)
+        tiling.scatter(_largest(values, n), band, mask)
 
     run_bands(tiling.bands(_BAND_ENTRIES), one_band, workers=check_workers(workers))
     return mask
@@ -103,15 +102,11 @@ def _comparable(scores: NDArray[Any], absolute: bool) -> NDArray[Any]:
     return sizes.view(f"u{sizes.itemsize}") if sizes.dtype.kind == "i" else sizes
 
 
-def _largest(values: NDArray[Any], n: int, m: int) -> NDArray[np.bool_] | None:
-    """Mark the n largest of every m along rows, the first among equals; None if not finite."""
-    if not np.isfinite(values).all():
-        return None
-    rows, columns = values.shape
-    padded = np.zeros((rows, -(-columns // m) * m), dtype=values.dtype)
-    padded[:, :columns] = values
+def _largest(values: NDArray[Any], n: int) -> NDArray[np.bool_]:
+    """Mark the n largest of every row of blocks (B, m, m), the first among equals."""
+    m = values.shape[2]
     # Backwards, so that a stable sort has the first of equal entries last.
-    order = np.argsort(padded.reshape(rows, -1, m)[:, :, ::-1], axis=2, kind="stable")
-    mask = np.zeros(order.shape, dtype=np.bool_)
+    order = np.argsort(values[:, :, ::-1], axis=2, kind="stable")
+    mask = np.zeros(values.shape, dtype=np.bool_)
     np.put_along_axis(mask, m - 1 - order[:, :, m - n :], True, axis=2)
-    return mask.reshape(padded.shape)[:, :columns]
+    return mask
