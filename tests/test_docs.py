@@ -18,6 +18,7 @@ INSIDE = {
     for room in (
         *("bands", "certify", "cli", "files", "kernels", "matrices", "pattern", "residual"),
         *("scores", "solvers", "testing.conformance", "testing.oracles", "tiling"),
+        *(f"torch.{room}" for room in ("layers", "layout", "masking", "models", "search")),
     )
 }
 MODULES = ["masksolve", *(m.name for m in pkgutil.walk_packages(masksolve.__path__, "masksolve."))]
@@ -27,9 +28,10 @@ WHOLE = {"masksolve.errors", "masksolve.testing.strategies"}
 
 
 def directives():
-    """Kind, full name and options of every directive of the API page that documents something."""
+    """Kind, full name and options of every directive of the reference that documents something."""
     module, options = "", {}
-    for line in (DOCS / "reference" / "api.md").read_text().splitlines():
+    pages = (DOCS / "reference" / page for page in ("api.md", "torch.md"))
+    for line in "\n".join(page.read_text() for page in pages).splitlines():
         option = re.match(r"   :([\w-]+): *(.*)", line)
         if option is not None:
             options[option[1]] = re.findall(r"\w+", option[2])
@@ -47,7 +49,7 @@ def directives():
 
 
 def documented():
-    """Full names that the API page documents."""
+    """Full names that the reference documents."""
     return {name for _, name, _ in directives()}
 
 

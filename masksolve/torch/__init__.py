@@ -1,0 +1,42 @@
+"""Transposable n:m masks in PyTorch training: built on PyTorch's own public parts alone.
+
+This package is the only place of masksolve that imports torch.
+"""
+
+from ..errors import MissingDependencyError as _MissingDependencyError
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as _error:
+    raise _MissingDependencyError(
+        f'masksolve.torch needs the package torch: pip install "masksolve[torch]" ({_error})'
+    ) from _error
+
+from .layers import MaskedLayer, masked_layers
+from .layout import Layout
+from .masking import Masked
+from .models import (
+    LayerCheck,
+    ParameterReport,
+    SparsifyReport,
+    check_sparsity,
+    desparsify,
+    sparsify,
+)
+from .search import TensorSolution, find_mask, solve
+
+__all__ = [
+    "LayerCheck",
+    "Layout",
+    "Masked",
+    "MaskedLayer",
+    "ParameterReport",
+    "SparsifyReport",
+    "TensorSolution",
+    "check_sparsity",
+    "desparsify",
+    "find_mask",
+    "masked_layers",
+    "solve",
+    "sparsify",
+]

@@ -1,0 +1,157 @@
+"""The parametrization: a weight seen through its mask, and what its gradient is.
+
+With mask x and dense weight w, layers see ``x * w``, and what reaches w of the gradient g of the
+masked weight is a choice:
+
+- ``"straight_through"``: g, to kept and to pruned entries alike (Hubara et al. 2021).
+- ``"sr_ste"``: ``g + decay * (1 - x) * w``, which shrinks the pruned entries (Zhou et al. 2021).
+- ``"static"``: ``x * g``, the true gradient; pruned entries stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..certify import check_mask
+from ..errors import MaskError, OptionError, ShapeError
+from ..pattern import Degree, Pattern
+from .layout import Layout
+
+__all__ = ["Gradient", "Masked"]
+
+#: What reaches the dense weight of the masked weight's gradient.
+Gradient = Literal["straight_through", "sr_ste", "static"]
+
+
+class Masked(nn.Module):
+    r"""A parametrization: the weight where its mask keeps it, 0 elsewhere.
+
+    It is put in place by `masksolve.torch.sparsify`.
+
+    Parameters
+    ----------
+    mask : bool Tensor
+        Of the shape of the weight; a persistent buffer, so that ``state_dict`` has it.
+    pattern : Pattern
+    degree : {"exact", "at_most"}
+    layout : Layout
+        Where the blocks of the weight lie.
+    gradient : {"straight_through", "sr_ste", "static"}
+    decay : float
+        The factor :math:`\lambda` of ``"sr_ste"``.
+
+    Raises
+    ------
+    OptionError
+        `gradient` is none of these, or `decay` is negative or not finite.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        mask: Tensor,
+        pattern: Pattern,
+        degree: Degree,
+        layout: Layout,
+        *,
+        gradient: Gradient = "straight_through",
+        decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.pattern, self.degree, self.layout = pattern, degree, layout
+        self.gradient, self.decay = check_gradient(gradient, decay)
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the masked weight."""
+        if self.gradient == "static":
+            return torch.where(self.mask, weight, 0)
+        decay = self.decay if self.gradient == "sr_ste" else 0.0
+        masked: Tensor = _PassGradient.apply(weight, self.mask, decay)  # type: ignore[no-untyped-call]
+        return masked
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Return the dense weight that an assignment to the masked one stands for: itself."""
+        return weight
+
+    def extra_repr(self) -> str:
+        """Return the pattern and the gradient, for ``print(model)``."""
+        decay = f", decay={self.decay:g}" if self.gradient == "sr_ste" else ""
+        return f"{self.pattern}, {self.degree}, {self.gradient}{decay}"
+
+    @torch.no_grad()
+    def check(self, mask: Tensor | None = None) -> None:
+        """Check that a mask, by default the own one, is transposable.
+
+        Raises
+        ------
+        MaskError, ShapeError
+            The message names the first violated row or column of a block.
+        """
+        mask = self.mask if mask is None else mask
+        if mask.shape != self.mask.shape:
+            raise ShapeError(
+                f"the mask must have the shape of the weight, {tuple(self.mask.shape)}, "
+                f"got {tuple(mask.shape)}"
+            )
+        matrices = self.layout.as_matrices(mask).cpu().numpy()
+        n, m = self.pattern.n, self.pattern.m
+        check_mask(matrices, n, m, degree=self.degree, axes=self.layout.axes)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
+    ) -> None:
+        # local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        errors = rest[-1] if rest else options["error_msgs"]
+        mask = state_dict.get(f"{prefix}mask")
+        if isinstance(mask, Tensor) and not mask.is_meta:
+            try:
+                if mask.dtype != torch.bool:
+                    raise MaskError(f"a mask must be boolean, got {mask.dtype}")
+                self.check(mask)
+            except (MaskError, ShapeError) as error:
+                errors.append(f"{prefix}mask is refused, the old mask stays: {error}")
+                return
+        super()._load_from_state_dict(state_dict, prefix, *rest, **options)
+
+
+class _PassGradient(torch.autograd.Function):
+    """Masked forwards; backwards the whole gradient, and decay of what is pruned."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, mask: Tensor, decay: float) -> Tensor:  # noqa: ARG004
+        return torch.where(mask, weight, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:  # noqa: ARG004
+        weight, mask, ctx.decay = inputs
+        if ctx.decay:
+            ctx.save_for_backward(weight, mask)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        if ctx.decay:
+            weight, mask = ctx.saved_tensors
+            gradient = gradient + ctx.decay * torch.where(mask, 0, weight)
+        return gradient, None, None
+
+
+def check_gradient(gradient: str, decay: float) -> tuple[Gradient, float]:
+    """Return them, checked."""
+    if not isinstance(gradient, str) or gradient not in get_args(Gradient):
+        choices = ", ".join(map(repr, get_args(Gradient)))
+        raise OptionError(f"gradient must be one of {choices}, got {gradient!r}")
+    if isinstance(decay, bool) or not isinstance(decay, int | float) or not decay >= 0:
+        raise OptionError(f"decay must be a number of 0 or more, got {decay!r}")
+    if not math.isfinite(decay):
+        raise OptionError(f"decay must be finite, got {decay!r}")
+    if decay and gradient != "sr_ste":
+        raise OptionError(f'decay belongs to gradient="sr_ste", not to {gradient!r}')
+    return gradient, float(decay)  # type: ignore[return-value]  # is one of them

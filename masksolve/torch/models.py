@@ -1,0 +1,463 @@
+"""sparsify, desparsify, check_sparsity: masks on a model's weights, put on, taken off, proven."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
+
+from ..errors import MaskError, NonFiniteError, OptionError, ShapeError
+from ..methods import BlockSolver, find_method
+from ..pattern import Degree, Pattern, check_degree
+from .layers import MaskedLayer, find_masked, masked_layers
+from .layout import LAYERS, Layout, layout_of
+from .masking import Gradient, Masked, check_gradient
+from .search import find_mask, solve
+
+__all__ = [
+    "LayerCheck",
+    "ParameterReport",
+    "Ragged",
+    "Select",
+    "SparsifyReport",
+    "check_sparsity",
+    "desparsify",
+    "sparsify",
+]
+
+#: Which layers: a name of a layer or of its weight, a glob of such names, a type, or a predicate.
+Choice = str | type[nn.Module] | Callable[[str, nn.Module], bool]
+Select = Choice | Iterable[Choice] | None
+#: Layers whose sizes are no multiples of m: padded by zeros, left out, or refused.
+Ragged = Literal["pad", "skip", "error"]
+
+
+@dataclass(frozen=True)
+class ParameterReport:
+    """What became of a parameter.
+
+    Parameters
+    ----------
+    name : str
+        As ``named_parameters`` had it; a tied one's other names follow in `tied`.
+    shape : tuple of int
+    masked : bool
+    reason : str
+        Why it was skipped; empty if it is masked.
+    pattern : Pattern or None
+    kept_share : float
+        Share of the score that the mask keeps; NaN if skipped, or if all scores are 0.
+    gap : float
+        To the proven bound: 0 is optimal; NaN if skipped.
+    tied : tuple of str
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    masked: bool
+    reason: str = ""
+    pattern: Pattern | None = None
+    kept_share: float = float("nan")
+    gap: float = float("nan")
+    tied: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        shape = "×".join(map(str, self.shape)) or "no shape"
+        if not self.masked:
+            return f"{self.name} ({shape}): skipped, {self.reason}"
+        tied = f"; the same as {', '.join(self.tied)}" if self.tied else ""
+        return (
+            f"{self.name} ({shape}): {self.pattern}, keeps {self.kept_share:.2%} of the score, "
+            f"gap {self.gap:.2g}{tied}"
+        )
+
+
+@dataclass(frozen=True)
+class SparsifyReport:
+    """What `sparsify` did with every parameter of a model.
+
+    Parameters
+    ----------
+    parameters : tuple of ParameterReport
+    """
+
+    parameters: tuple[ParameterReport, ...]
+
+    @property
+    def masked(self) -> tuple[ParameterReport, ...]:
+        """Those that were masked."""
+        return tuple(entry for entry in self.parameters if entry.masked)
+
+    @property
+    def skipped(self) -> tuple[ParameterReport, ...]:
+        """Those that were not, each with its reason."""
+        return tuple(entry for entry in self.parameters if not entry.masked)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.parameters))
+
+
+def sparsify(
+    model: nn.Module,
+    n: int,
+    m: int,
+    *,
+    include: Select = None,
+    exclude: Select = None,
+    method: str | BlockSolver = "auto",
+    backend: str | None = None,
+    degree: Degree = "exact",
+    gradient: Gradient = "straight_through",
+    decay: float = 0.0,
+    remainder: Ragged = "pad",
+    workers: int | None = None,
+) -> SparsifyReport:
+    """Mask the weights of a model's linear layers and convolutions, in place.
+
+    From then on ``layer.weight`` is the dense weight where the mask keeps it and 0 elsewhere. The
+    optimizer goes on with the dense weight, the very `Parameter` that it holds. Masks are buffers:
+    ``state_dict`` saves them, ``load_state_dict`` checks and restores them.
+
+    Parameters
+    ----------
+    model : Module
+        Or a single layer.
+    n, m, method, backend, degree, workers
+        As in `masksolve.torch.find_mask`. Blocks lie over outputs × inputs, for every group and
+        every tap of a convolution.
+    include, exclude
+        Layers to mask, by default all that can be; and layers not to. Each is a name of a layer
+        or its weight, a glob (``"encoder.*.linear1"``), a type, a predicate ``(name, module) ->
+        bool``, or a list of such. A name or glob that fits no layer is refused.
+    gradient : {"straight_through", "sr_ste", "static"}
+        What reaches the dense weight; see `masksolve.torch.masking`.
+    decay : float
+        The factor of ``"sr_ste"``.
+    remainder : {"pad", "skip", "error"}
+        A layer whose sizes are no multiples of m is masked as if padded by zeros, left dense, or
+        refused.
+
+    Returns
+    -------
+    SparsifyReport
+        For every parameter: masked, with kept share and gap, or skipped, and why. The gap of
+        an exact method is 0 by its proof; that of others is computed (`masksolve.solve`).
+
+    Raises
+    ------
+    OptionError
+        The model has no layer to mask, is masked already, or an option makes no sense.
+    NonFiniteError
+        A weight has NaN or infinities; the message names the layer.
+    PatternError, MethodError, ShapeError
+        As in `masksolve.find_mask`. Whatever is raised, the model is as it was.
+
+    Notes
+    -----
+    A weight that several masked layers share gets one mask; one that is shared with a part of the
+    model that is not masked (an embedding, say) is skipped.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 4))
+    >>> report = sparsify(model, n=2, m=4, exclude="2")
+    >>> [entry.name for entry in report.masked], report.skipped[0].reason
+    (['0.weight'], 'a bias: only weights of linear layers and convolutions are masked')
+    >>> int(torch.count_nonzero(model[0].weight))
+    256
+    """
+    pattern, degree = Pattern(n, m), check_degree(degree)
+    exact = find_method(method, backend, pattern, degree).exact
+    gradient, decay = check_gradient(gradient, decay)
+    if remainder not in get_args(Ragged):
+        raise OptionError(f"remainder must be 'pad', 'skip' or 'error', got {remainder!r}")
+    if not isinstance(model, nn.Module):
+        raise OptionError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    taken = next(masked_layers(model), None)
+    if taken is not None:
+        raise OptionError(
+            f"the model is masked already, at {taken.name or 'its own weight'!r}; "
+            f"desparsify(model, bake=False) takes the masks off"
+        )
+    options: dict[str, Any] = {
+        "method": method, "backend": backend, "degree": degree, "workers": workers,
+        "remainder": "error" if remainder == "error" else "pad",
+    }  # fmt: skip
+    reports, found = [], []
+    for use in _parameters(model, include, exclude):
+        reason = use.reason or _unfit(use, pattern, remainder)
+        entry = ParameterReport(use.names[0], use.shape, not reason, reason)
+        if not reason:
+            masked, share, gap = _mask_weight(use, pattern, exact, gradient, decay, options)
+            found.append((use, masked))
+            entry = replace(
+                entry, pattern=pattern, kept_share=share, gap=gap, tied=tuple(use.names[1:])
+            )
+        reports.append(entry)
+    report = SparsifyReport(tuple(reports))
+    if not found:
+        raise OptionError(
+            f"the model has no weight to mask; what it has:\n{report or 'no parameter'}"
+        )
+    for use, masked in found:
+        for module in use.modules:
+            parametrize.register_parametrization(module, "weight", masked)
+    return report
+
+
+def desparsify(model: nn.Module, *, bake: bool = True) -> None:
+    """Take the masks off a model, in place.
+
+    Parameters
+    ----------
+    model : Module
+    bake : bool
+        Write the zeros of the masks into the weights; with False, the dense weights come back.
+
+    Raises
+    ------
+    OptionError
+        The model has no masks.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(4, 4)
+    >>> report = sparsify(layer, n=2, m=4)
+    >>> desparsify(layer)
+    >>> int(torch.count_nonzero(layer.weight)), type(layer.weight).__name__
+    (8, 'Parameter')
+    """
+    layers = _some(masked_layers(model))
+    if bake:
+        with torch.no_grad():
+            for layer in layers:
+                layer.weight.masked_fill_(~layer.masked.mask, 0)
+    for module in model.modules():
+        if find_masked(module) is not None:
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+
+
+@dataclass(frozen=True)
+class LayerCheck:
+    """What `check_sparsity` found a layer to be.
+
+    Parameters
+    ----------
+    name : str
+    pattern : Pattern
+    density : float
+        Non-zero entries, of all of the weight that the layer computes with.
+    """
+
+    name: str
+    pattern: Pattern
+    density: float
+
+
+@torch.no_grad()
+def check_sparsity(model: nn.Module) -> list[LayerCheck]:
+    """Prove that every masked layer is n:m along outputs and along inputs.
+
+    Both are checked where it counts: on the mask, and on the weight that the layer computes with,
+    which must be 0 wherever the mask is.
+
+    Returns
+    -------
+    list of LayerCheck
+        One for every masked layer.
+
+    Raises
+    ------
+    MaskError
+        Names the layer, and the first row or column of a block that keeps too many or too few.
+    OptionError
+        The model has no masks.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    >>> report = sparsify(model, n=2, m=4)
+    >>> [(found.name, str(found.pattern), found.density) for found in check_sparsity(model)]
+    [('0', '2:4', 0.5), ('2', '2:4', 0.5)]
+    """
+    found = []
+    for layer in _some(masked_layers(model)):
+        try:
+            layer.masked.check()
+        except (MaskError, ShapeError) as error:
+            raise MaskError(f"layer {layer.name!r}: {error}") from error
+        weight: Tensor = layer.module.weight  # type: ignore[assignment]
+        beyond = int(torch.count_nonzero(weight[~layer.masked.mask]))
+        if beyond:
+            raise MaskError(
+                f"layer {layer.name!r} computes with {beyond} non-zero weights that its mask does "
+                f"not keep; another parametrization after the mask may have changed them"
+            )
+        density = int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
+        found.append(LayerCheck(layer.name, layer.masked.pattern, density))
+    return found
+
+
+@dataclass
+class _Use:
+    """A parameter, and where the model has it."""
+
+    parameter: nn.Parameter
+    names: list[str]
+    modules: list[nn.Module]
+    reason: str = ""
+
+    @property
+    def layout(self) -> Layout:
+        return layout_of(self.modules[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        unknown = isinstance(self.parameter, UninitializedParameter)
+        return () if unknown else tuple(self.parameter.shape)
+
+
+def _parameters(model: nn.Module, include: Select, exclude: Select) -> Iterator[_Use]:
+    """Yield every parameter once, with the reason why it cannot or is not to be masked, if any."""
+    wanted, unwanted = _Selection("include", include, model), _Selection("exclude", exclude, model)
+    reasons = defaultdict(list)
+    uses: dict[int, _Use] = {}
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            use = uses.setdefault(id(parameter), _Use(parameter, [], []))
+            use.names.append(f"{prefix}.{name}" if prefix else name)
+            use.modules.append(module)
+            reason = _why_not(module, name, parameter)
+            if not reason and wanted.given and not wanted(prefix, module):
+                reason = "not among those to include"
+            elif not reason and unwanted(prefix, module):
+                reason = "excluded"
+            reasons[id(parameter)].append(reason)
+    for key, use in uses.items():
+        first = next((i for i, reason in enumerate(reasons[key]) if reason), None)
+        if first is not None:
+            use.reason = reasons[key][first]
+            if not all(reasons[key]):
+                use.reason = f"shared with {use.names[first]}, which is not masked: {use.reason}"
+        elif len({layout_of(module) for module in use.modules}) > 1:
+            use.reason = f"shared by layers of different kinds: {', '.join(use.names)}"
+        yield use
+
+
+def _why_not(module: nn.Module, name: str, parameter: nn.Parameter) -> str:
+    """Say why a parameter is not one that can be masked."""
+    if isinstance(parameter, UninitializedParameter):
+        return "not initialized yet: run the model once before"
+    if parametrize.is_parametrized(module) or isinstance(module, parametrize.ParametrizationList):
+        return "parametrized otherwise already"
+    if name == "bias":
+        return "a bias: only weights of linear layers and convolutions are masked"
+    if name != "weight" or not isinstance(module, LAYERS):
+        return f"of a {type(module).__name__}: only linear layers and convolutions are masked"
+    if not parameter.is_floating_point():
+        return f"of dtype {parameter.dtype}: only real floating-point weights are masked"
+    return ""
+
+
+def _unfit(use: _Use, pattern: Pattern, remainder: Ragged) -> str:
+    """Say why the pattern does not do for a weight."""
+    _, rows, columns, *_ = use.layout.as_matrices(use.parameter).shape
+    if max(rows, columns) <= pattern.n < pattern.m:
+        return f"its matrices are {rows}×{columns}: no line of them has more than {pattern.n}"
+    if remainder == "skip" and (rows % pattern.m or columns % pattern.m):
+        return f"its matrices are {rows}×{columns}: no multiples of {pattern.m}"
+    return ""
+
+
+def _mask_weight(
+    use: _Use,
+    pattern: Pattern,
+    exact: bool,
+    gradient: Gradient,
+    decay: float,
+    options: dict[str, Any],
+) -> tuple[Masked, float, float]:
+    """Find the mask of a weight; returns also kept share and gap."""
+    layout, weight = use.layout, use.parameter.detach()
+    mask, gap = search(weight, layout, pattern, exact, use.names[0], options)
+    scores = weight.abs()
+    whole = float(scores.sum(dtype=torch.float64))
+    kept = float(scores.mul_(mask).sum(dtype=torch.float64))
+    masked = Masked(mask, pattern, options["degree"], layout, gradient=gradient, decay=decay)
+    return masked, kept / whole if whole else float("nan"), gap
+
+
+def search(
+    weight: Tensor,
+    layout: Layout,
+    pattern: Pattern,
+    exact: bool,
+    name: str,
+    options: dict[str, Any],
+) -> tuple[Tensor, float]:
+    """Find the mask of a weight, in its shape, and its gap; errors name it."""
+    matrices = layout.as_matrices(weight.detach())
+    try:
+        if exact:
+            found = find_mask(matrices, pattern.n, pattern.m, axes=layout.axes, **options)
+            return found.reshape(weight.shape), 0.0
+        solution = solve(matrices, pattern.n, pattern.m, axes=layout.axes, **options)
+        return solution.mask.reshape(weight.shape), solution.gap
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{name}: {error}") from error
+    except ShapeError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+class _Selection:
+    """Layers by name, glob, type or predicate."""
+
+    def __init__(self, option: str, choices: Select, model: nn.Module) -> None:
+        if choices is None:
+            self.choices: list[Any] = []
+        elif isinstance(choices, str | type) or callable(choices):
+            self.choices = [choices]
+        else:
+            self.choices = list(choices)
+        self.given = choices is not None
+        names = [name for name, _ in model.named_modules()]
+        for choice in self.choices:
+            if isinstance(choice, str):
+                if not any(_fits(choice, name) for name in names):
+                    raise OptionError(
+                        f"{option}={choice!r} fits no layer of the model; names are like "
+                        f"{', '.join(repr(name) for name in names[1:6]) or repr('')}"
+                    )
+            elif not (isinstance(choice, type) or callable(choice)):
+                raise OptionError(
+                    f"{option} takes names, globs, types of layers and predicates, got {choice!r}"
+                )
+
+    def __call__(self, name: str, module: nn.Module) -> bool:
+        return any(
+            _fits(choice, name)
+            if isinstance(choice, str)
+            else isinstance(module, choice)
+            if isinstance(choice, type)
+            else bool(choice(name, module))
+            for choice in self.choices
+        )
+
+
+def _fits(glob: str, name: str) -> bool:
+    weight = f"{name}.weight" if name else "weight"
+    return any(fnmatch.fnmatchcase(each, glob) for each in (name, weight))
+
+
+def _some(layers: Iterable[MaskedLayer]) -> list[MaskedLayer]:
+    found = list(layers)
+    if not found:
+        raise OptionError("the model has no masks; masksolve.torch.sparsify puts them on")
+    return found
