@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import OptionError
+from .pattern import as_integer
 
 __all__ = ["Progress", "available_cores", "check_workers", "report_progress", "run_bands"]
 
@@ -56,9 +56,10 @@ def check_workers(workers: Any) -> int:
     """Return the number of threads to use; None means `available_cores`."""
     if workers is None:
         return available_cores()
-    if isinstance(workers, bool) or not hasattr(workers, "__index__") or workers < 1:
+    found = as_integer(workers)
+    if found is None or found < 1:
         raise OptionError(f"workers must be a positive integer or None, got {workers!r}")
-    return operator.index(workers)
+    return found
 
 
 def run_bands(bands: Sequence[T], work: Callable[[T], None], *, workers: int) -> None:

@@ -14,7 +14,7 @@ from .certify import relative_gap
 from .errors import OptionError, SolverError
 from .matrices import MatrixProblem, Proof, matrix_dtype
 from .methods import METHODS, BlockSolver, MatrixSolver, Method, find_method
-from .pattern import Degree, Pattern, check_degree
+from .pattern import Degree, Pattern, as_integer, check_degree
 from .residual import (
     block_objective,
     dual_ascent,
@@ -586,10 +586,11 @@ def _sample_blocks(
     array: NDArray[Any], m: int, sample: int, axes: tuple[int, int], remainder: Remainder
 ) -> NDArray[Any]:
     """Return `sample` evenly spaced blocks as a batch (sample, m, m)."""
-    if isinstance(sample, bool) or not hasattr(sample, "__index__") or sample < 1:
+    size = as_integer(sample)
+    if size is None or size < 1:
         raise OptionError(f"sample must be a positive number of blocks or None, got {sample!r}")
     tiling = make_tiling(array.shape, m, axes=axes, remainder=remainder)
-    count = min(sample, tiling.blocks)
+    count = min(size, tiling.blocks)
     chosen = np.linspace(0, max(tiling.blocks - 1, 0), count).round().astype(int)
     blocks = np.empty((count, m, m), dtype=array.dtype)
     for block, index in zip(blocks, chosen, strict=True):

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from .errors import OptionError, PatternError, PatternTypeError
 
-__all__ = ["MAX_M", "Degree", "Pattern", "check_degree"]
+__all__ = ["MAX_M", "Degree", "Pattern", "as_integer", "check_degree"]
 
 #: Every full row and column of a block keeps exactly n entries, or no more than n.
 Degree = Literal["exact", "at_most"]
@@ -18,14 +18,24 @@ Degree = Literal["exact", "at_most"]
 MAX_M = 1024
 
 
-def _as_integer(name: str, value: Any) -> int:
-    # bool is an int to Python, but n=True is always a slip.
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+def as_integer(value: Any) -> int | None:
+    """Return the integer that `value` is, or None if it is something else."""
+    if isinstance(value, bool):  # an int to Python, but n=True is always a slip
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _check_integer(name: str, value: Any) -> int:
+    found = as_integer(value)
+    if found is None:
         raise PatternTypeError(
             f"{name} must be an integer, got {value!r} of type {type(value).__name__}; "
             f"write for example n=2, m=4"
         )
-    return operator.index(value)
+    return found
 
 
 @dataclass(frozen=True, order=True)
@@ -63,7 +73,7 @@ class Pattern:
     m: int
 
     def __post_init__(self) -> None:
-        n, m = _as_integer("n", self.n), _as_integer("m", self.m)
+        n, m = _check_integer("n", self.n), _check_integer("m", self.m)
         if m < 1:
             raise PatternError(f"m must be at least 1, got m={m}")
         if m > MAX_M:
@@ -93,7 +103,7 @@ class Pattern:
     @classmethod
     def from_zeros(cls, zeros: int, m: int) -> Pattern:
         """Pattern of a paper that says "``zeros`` zeros of every ``m``": ``n = m - zeros``."""
-        zeros, m = _as_integer("zeros", zeros), _as_integer("m", m)
+        zeros, m = _check_integer("zeros", zeros), _check_integer("m", m)
         if not 0 <= zeros <= m:
             raise PatternError(f"zeros must lie between 0 and m={m}, got zeros={zeros}")
         return cls(m - zeros, m)

@@ -3,6 +3,7 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from masksolve.bands import (
@@ -106,7 +107,7 @@ def test_an_interrupt_while_waiting_waits_for_the_band_under_way():
     assert helper_done.is_set()
 
 
-@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True, np.array([1, 2])])
 def test_workers_must_be_a_positive_integer(workers):
     with pytest.raises(OptionError, match="workers must be a positive integer"):
         check_workers(workers)

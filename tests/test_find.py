@@ -365,8 +365,9 @@ def test_compare_on_a_sample_of_blocks():
     weight = RNG.normal(size=(16, 8, 3, 3))
     (row,) = ms.compare(weight, 2, 4, methods=["conv"], sample=10**6, axes=(0, 1))
     assert row.objective == ms.solve(weight, 2, 4, axes=(0, 1)).objective
-    with pytest.raises(errors.OptionError, match="sample must be a positive number"):
-        ms.compare(W, 2, 4, sample=0)
+    for bad in (0, 1.5, True, np.array([1, 2])):
+        with pytest.raises(errors.OptionError, match="sample must be a positive number"):
+            ms.compare(W, 2, 4, sample=bad)
 
 
 @pytest.mark.parametrize("label", EVERY)

@@ -22,7 +22,18 @@ def test_out_of_range_is_refused(n, m, message):
         Pattern(n, m)
 
 
-@pytest.mark.parametrize(("n", "m"), [(2.0, 4), ("2", 4), (2, None), (True, 4), (np.float32(2), 4)])
+@pytest.mark.parametrize(
+    ("n", "m"),
+    [
+        (2.0, 4),
+        ("2", 4),
+        (2, None),
+        (True, 4),
+        (np.float32(2), 4),
+        (np.True_, 4),
+        (np.array([2]), 4),
+    ],
+)
 def test_non_integers_are_refused(n, m):
     with pytest.raises(PatternTypeError, match="must be an integer") as caught:
         Pattern(n, m)
