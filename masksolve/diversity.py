@@ -2,18 +2,18 @@
 
 A mask is built row by row, and only how many columns hold how many entries matters, not which: a
 *state* is the number of columns at each level. All states of a layer take a row at once, level by
-level, in NumPy. Counts are exact: integers in limbs of a few dozen bits.
+level. Rows of given sums reach few of the states, which are kept by key, in NumPy; rows of up to n
+entries reach all of them, which are kept by rank, in Numba. Counts are exact: integers in limbs.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from itertools import accumulate, combinations
+from functools import lru_cache
+from itertools import accumulate, combinations, combinations_with_replacement
 from math import comb, factorial, lgamma, log
 from typing import Literal, NamedTuple
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OptionError, ShapeError, TooLargeError
-from .pattern import Degree, Pattern, check_degree
+from .pattern import Degree, Pattern, as_integer, check_degree
 from .tiling import Remainder, make_tiling
 
 __all__ = [
@@ -44,10 +44,11 @@ _KINDS = ("transposable", "rows", "unstructured")
 
 _Array = NDArray[np.int64]
 
-# Limbs of all states of all layers: near it a count takes half a minute and some gigabytes.
+# Limbs of all states of all layers: near it a count takes up to half a minute and 2 GiB.
 _MOST_WORK = 6_000_000
-# Terms that the search for maximal masks may add up: some seconds.
-_MOST_MAXIMAL = 3_000_000
+# For lines of up to n, words of a layer and words added up: near them 10 seconds and 1.5 GiB.
+_MOST_WORDS = 150_000_000
+_MOST_ADDED = 10_000_000_000
 # Sizes of a tensor, and sums of a line: larger ones are a slip of the pen.
 _MOST_SIZE = 2**62
 # Digits, and entries of a free choice, that are still written down.
@@ -56,6 +57,8 @@ _MOST_ENTRIES = 1_000_000
 # Masks that are listed, and from which edge on there are more: at least m! unless n is 0 or m.
 _MOST_LISTED = 1_000_000
 _LISTED_M = 9
+# States whose counts become Python's integers at a time.
+_CHUNK = 1 << 16
 
 
 def count_masks(n: int, m: int, *, kind: Kind = "transposable", degree: Degree = "exact") -> int:
@@ -80,15 +83,14 @@ def count_masks(n: int, m: int, *, kind: Kind = "transposable", degree: Degree =
     Raises
     ------
     TooLargeError
-        The count would take minutes; `estimate_masks` has no such limit. Exact counts reach
-        every n at m = 16 and beyond; those of ``at_most`` end sooner, at 6:16, as no half of the
-        rows tells what the other adds.
+        The count would take minutes; `estimate_masks` has no such limit. Counts of either
+        degree reach every n at m = 16 and beyond.
 
     Notes
     -----
     The first half of the rows leaves c_j entries in column j in f(c) ways, and the second half
-    has to add n - c_j to each; so the count is a sum over c of a product. Order of columns does
-    not matter to f, which keeps the states few.
+    has to add n - c_j to each, or no more than that; so the count is a sum over c of a product.
+    Order of columns does not matter to f, which keeps the states few.
 
     Examples
     --------
@@ -185,18 +187,57 @@ def count_maximal_masks(n: int, m: int) -> int:
         return 1
     if n == 1:  # a maximal matching of the complete graph is perfect
         return factorial(m)
-    if n * n * m * _ways(m, n) > _MOST_MAXIMAL:
-        raise TooLargeError(
-            f"the maximal {n}:{m} masks are too many kinds to add up in less than minutes; "
-            f"count_masks({n}, {m}) counts those of exactly n, which are among them"
-        )
-    total = 0
-    for r in range(n):
-        for c in range(n):
-            open_columns = (n - 1 - r,) * c
-            part = _fill_open(r, n - 1 - c, m - r, n, (n,) * (m - c), open_columns)
-            total += comb(m, r) * comb(m, c) * part
-    return total
+    what, states = f"the maximal {n}:{m} masks", 0
+    if _ways(m, n) > 1 << 40:  # so many that even their number takes long to find
+        _maximal_counter(n, m, 0, 0).check(_ways(m, n), what)
+    # As many have r such rows and c such columns as the other way round.
+    parts = []
+    for c, r in combinations_with_replacement(range(n), 2):
+        counter = _maximal_counter(n, m, r, c)
+        states += _maximal_states(n, m, r, c)
+        counter.check(states, what)
+        parts.append((r, c, counter))
+    return sum(
+        (1 if r == c else 2) * comb(m, r) * comb(m, c) * _count_maximal(n, m, r, c, counter)
+        for r, c, counter in parts
+    )
+
+
+def _maximal_counter(n: int, m: int, r: int, c: int) -> _Counter:
+    """Levels 0 to n of full columns, then, if there are any, 0 to n - 1 - r of the c others."""
+    bits = _bits([n] * (m - r), m) + r * math.log2(sum(comb(m - c, k) for k in range(n - c)))
+    return _Counter(m, n + (n - r if c else 0), n, bits)
+
+
+def _count_maximal(n: int, m: int, r: int, c: int, counter: _Counter) -> int:
+    """Count the maximal masks in which the first r rows and c columns, and no others, lack entries."""
+    full = range(n - 1, -1, -1)
+    both = [*full, *range(counter.cap - 1, n, -1)]
+    levels = [m - c] + [0] * counter.cap
+    if c:
+        levels[n + 1] = c
+    layer = counter.start(levels)
+    for row in range(m):
+        if row < r:
+            layer = counter.take_row(layer, 0, n - 1 - c, full)
+        else:
+            layer = counter.take_row(layer, n, n, both)
+        layer = counter.keep(layer, n - (m - 1 - row))
+    return counter.total(layer)
+
+
+def _maximal_states(n: int, m: int, r: int, c: int) -> int:
+    """Bound the states of all layers of `_count_maximal`: those of a fitting number of entries."""
+    states = 0
+    for row in range(1, m + 1):
+        lowest, low = max(n - (m - row), 0), n * max(row - r, 0)
+        high = low + min(row, r) * (n - 1 - c)
+        full = _partitions(m - c, min(n, row) - lowest)
+        others = _partitions(c, max(min(n - 1 - r, row - r), 0))
+        sizes = np.convolve(full, others)
+        shift = lowest * (m - c)
+        states += int(sizes[max(low - shift, 0) : max(high - shift + 1, 0)].sum())
+    return states
 
 
 def count_masks_hubara(n: int, m: int) -> int:
@@ -566,17 +607,10 @@ def _check_kind(kind: str) -> Kind:
 def _check_rng(rng: np.random.Generator | int | None) -> np.random.Generator:
     if rng is None or isinstance(rng, np.random.Generator):
         return np.random.default_rng(rng)
-    if not _is_integer(rng) or rng < 0:
+    seed = as_integer(rng)
+    if seed is None or seed < 0:
         raise OptionError(f"rng must be a Generator, an integer of 0 or more or None, got {rng!r}")
-    return np.random.default_rng(operator.index(rng))
-
-
-def _is_integer(value: object) -> bool:
-    return (
-        hasattr(value, "__index__")
-        and not isinstance(value, bool | np.bool_)
-        and not np.ndim(value)  # type: ignore[arg-type]
-    )
+    return np.random.default_rng(seed)
 
 
 def _as_sizes(values: object) -> list[int] | None:
@@ -585,9 +619,10 @@ def _as_sizes(values: object) -> list[int] | None:
         return None
     found = []
     for value in values:
-        if not _is_integer(value) or not 0 <= operator.index(value) <= _MOST_SIZE:
+        size = as_integer(value)
+        if size is None or not 0 <= size <= _MOST_SIZE:
             return None
-        found.append(operator.index(value))
+        found.append(size)
     return found
 
 
@@ -616,6 +651,20 @@ def _log_comb(a: int, b: int) -> float:
     return lgamma(a + 1) - lgamma(b + 1) - lgamma(a - b + 1)
 
 
+def _too_large(what: str, reason: str) -> TooLargeError:
+    return TooLargeError(
+        f"an exact count for {what} would {reason}; for whole n:m blocks of exactly n, "
+        f"masksolve.diversity.estimate_masks(n, m) gives an estimate"
+    )
+
+
+def _too_many(what: str, states: int, bits: float) -> TooLargeError:
+    size = f"about {states:.2g}" if states < 10**300 else "more than 1e300"
+    return _too_large(
+        what, f"go through {size} states with numbers of some {bits:.2g} bits, too many"
+    )
+
+
 def _orders(counts: Iterable[int]) -> int:
     """Ways to put columns in order, given how many of them are alike."""
     ways, total = 1, 0
@@ -641,11 +690,13 @@ def _count_block(n: int, m: int, rows: int, columns: int, kind: Kind, degree: De
         kept = rows * columns * n // m
         first = kept if degree == "exact" else 0
         return _count_choices(rows * columns, first, kept)
-    if degree == "exact" and rows == columns == m:
-        return _count_regular(min(n, m - n), m)
-    if rows > columns:
-        rows, columns = columns, rows
-    return _count_part(n, m, rows, columns, degree)
+    rows, columns = sorted((rows, columns))
+    if degree == "exact":
+        n = min(n, m - n)  # as many masks have zeros there
+    # A part so small can be filled up from outside, whatever its lines of up to n hold.
+    if degree == "at_most" or columns + max(n, rows) <= m:
+        return _count_loose(n, m, rows, columns)
+    return _count_regular(n, m) if rows == m else _count_corner(n, m, rows, columns)
 
 
 def _count_choices(size: int, first: int, last: int) -> int:
@@ -704,43 +755,144 @@ def _count_regular(n: int, m: int) -> int:
     return total
 
 
-def _count_part(n: int, m: int, rows: int, columns: int, degree: Degree) -> int:
-    """Count the rows × columns corners of n:m masks; of ``at_most``, those of any size.
+def _count_corner(n: int, m: int, rows: int, columns: int) -> int:
+    """Count the rows × columns corners of masks of exactly n.
 
-    For ``exact``, what lies outside fills up every row and column and, in the corner, the total:
-    lines of r < m entries keep at least n - (m - r), and all of them n (r + c - m) to that plus
-    (m - r)(m - c).
+    What lies outside fills up every row and column and, in the corner, the total: lines of r < m
+    entries keep at least n - (m - r), and all of them n (r + c - m) to that plus (m - r)(m - c).
     """
-    exact = degree == "exact"
-    least, most = max(n - (m - columns), 0) if exact else 0, min(n, columns)
-    if rows == 0 or most == 0:
+    least, most, cap = max(n - (m - columns), 0), min(n, columns), min(n, rows)
+    if most == 0:
         return 1
-    cap = min(n, rows)
     bits = rows * math.log2(sum(comb(columns, k) for k in range(most + 1)))
     counter = _Counter(columns, cap, most, bits)
-    whole = rows == columns == m
-    what = f"{n}:{m} ({degree})" if whole else f"a part of {n}:{m} ({degree}) of {rows}×{columns}"
+    what = f"a part of {n}:{m} of {rows}×{columns}"
     if _ways(columns, cap) > 1 << 40:
         counter.check(_ways(columns, cap), what)
-    counter.check(
-        sum(
-            sum(_partitions(columns, min(cap, r))[r * least : r * most + 1])
-            for r in range(1, rows + 1)
-        ),
-        what,
-    )
+    sizes = ((r, _partitions(columns, min(cap, r))) for r in range(1, rows + 1))
+    counter.check(sum(sum(size[r * least : r * most + 1]) for r, size in sizes), what)
     layer = counter.start([columns] + [0] * cap)
     for _ in range(rows):
         layer = counter.take_row(layer, least, most)
-    if exact:
-        layer = counter.keep(layer, n - (m - rows))
-        kept = counter.digits(layer.keys) @ np.arange(cap + 1)
-        low = n * (rows + columns - m)
-        fits = (kept >= low) & (kept <= low + (m - rows) * (m - columns))
-        layer = _Layer(layer.keys[fits], layer.ways[fits])
-    return counter.total(layer)
+    layer = counter.keep(layer, n - (m - rows))
+    kept = counter.digits(layer.keys) @ np.arange(cap + 1)
+    low = n * (rows + columns - m)
+    fits = (kept >= low) & (kept <= low + (m - rows) * (m - columns))
+    return counter.total(_Layer(layer.keys[fits], layer.ways[fits]))
 
 
+class _Ranked(NamedTuple):
+    """All states of columns at consecutive levels, by rank, and in how many ways each arises.
+
+    Parameters
+    ----------
+    ways : (states, words) uint64 array
+        For one order of the columns, in words of 63 bits.
+    sums : (levels, states) int16 array
+        Columns at the lowest 1, 2, ... levels; so in the last row all of them. The rank of a
+        state is the sum of comb(sums[j] + j, j + 1) over all other rows.
+    lowest : int
+        The lowest level: columns there hold so many entries, or fewer.
+    """
+
+    ways: NDArray[np.uint64]
+    sums: NDArray[np.int16]
+    lowest: int
+
+
+def _count_loose(n: int, m: int, rows: int, columns: int) -> int:
+    """Count the rows × columns matrices of line sums up to n.
+
+    With f and g the ways of one half of the rows and of the other: the sum over all states c of
+    f(c) times the sum of g over all states whose columns hold no more than n - c_j each.
+    """
+    if n >= rows:
+        return int(sum(comb(columns, k) for k in range(min(n, columns) + 1)) ** rows)
+    half = rows - rows // 2
+    bits = (sum(comb(columns, k) for k in range(n + 1)) ** half).bit_length()
+    words = bits // 63 + 1
+    states = [comb(columns + levels, levels) for levels in _loose_levels(n, rows)]
+    size = (n + 1) * words
+    if max(states) * size > _MOST_WORDS or sum(states) * columns * size > _MOST_ADDED:
+        what = f"{n}:{m} (at_most)" if rows == m else f"a part of {n}:{m} of {rows}×{columns}"
+        raise _too_many(what, sum(states), bits)
+    *_, top, bottom = deque(_loose_layers(n, rows, columns, words), maxlen=2)
+    if rows % 2 == 0:
+        top = bottom
+    below = bottom.ways.copy()[:, None]
+    for level in range(1, len(bottom.sums)):
+        _add_lower(below, bottom.sums, level, 0)
+    # Columns that hold k after the first rows may take n - k.
+    ranks = np.zeros(len(top.ways), dtype=np.int64)
+    for level in range(1, len(bottom.sums)):
+        over = min(n - bottom.lowest - level - top.lowest, len(top.sums) - 1)
+        ranks += _firsts(columns, level)[columns - top.sums[over]]
+    factorials = np.array([factorial(k) for k in range(columns + 1)])
+    total = 0
+    for start in range(0, len(ranks), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        alike = np.diff(top.sums[:, part], axis=0, prepend=np.int16(0))
+        orders = factorials[columns] // factorials[alike].prod(axis=0)
+        products = _integers(top.ways[part]) * _integers(below[ranks[part], 0])
+        total += int((orders * products).sum())
+    return total
+
+
+def _loose_levels(n: int, rows: int) -> list[int]:
+    """Levels above the lowest while each row of a half is taken; see `_loose_layers`."""
+    return [min(row, n) - max(row - 1 - (rows - n), 0) for row in range(1, rows - rows // 2 + 1)]
+
+
+def _loose_layers(n: int, rows: int, columns: int, words: int) -> Iterator[_Ranked]:
+    """Yield the layers after 0, 1, ... rows of up to n entries, up to half of them, rounded up."""
+    layer = _Ranked(np.zeros((1, words), np.uint64), np.full((1, 1), columns, np.int16), 0)
+    layer.ways[0, 0] = 1
+    yield layer
+    for row in range(1, rows - rows // 2 + 1):
+        ways, sums, lowest = layer
+        if row <= n:
+            sums = _with_one_level_more(sums)
+        # At q: the row has taken up to q. States with no column at a new level come last.
+        taken = np.zeros((sums.shape[1], n + 1, words), dtype=np.uint64)
+        taken[-len(ways) :] = ways[:, None]
+        for level in range(len(sums) - 1, 0, -1):
+            _add_lower(taken, sums, level, 1)
+        ways = taken[:, n].copy()
+        if row > rows - n:  # columns at the lowest two levels can take all rows to come: alike
+            _add_lower(ways[:, None], sums, 1, 0)
+            alike = sums[0] == 0
+            ways, sums, lowest = ways[alike], sums[1:, alike], lowest + 1
+        layer = _Ranked(ways, sums, lowest)
+        yield layer
+
+
+def _with_one_level_more(sums: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return the sums of all states when columns may also lie one level higher."""
+    columns, levels = int(sums[-1, 0]), len(sums)
+    sizes = np.diff(_firsts(columns, levels))  # by columns at the old levels
+    grown = np.concatenate([sums[:, :size] for size in sizes], axis=1)
+    grown[-1] = np.repeat(np.arange(columns + 1), sizes)
+    return np.vstack([grown, np.full_like(grown[-1:], columns)])
+
+
+def _firsts(columns: int, level: int) -> _Array:
+    """Rank of the first state with 0, 1, ..., columns + 1 columns below this level."""
+    return np.array([comb(v + level - 1, level) for v in range(columns + 2)])
+
+
+def _add_lower(ways: NDArray[np.uint64], sums: NDArray[np.int16], level: int, shift: int) -> None:
+    from .kernels.counting import add_lower
+
+    add_lower(ways, sums[level], _firsts(int(sums[-1, 0]), level), shift)
+
+
+def _integers(ways: NDArray[np.uint64]) -> NDArray[np.object_]:
+    """Return the integers of all rows of words."""
+    powers = np.array([1 << 63 * w for w in range(ways.shape[1])], dtype=object)
+    return np.asarray(ways.astype(object) @ powers)
+
+
+@lru_cache(maxsize=256)
 def _partitions(parts: int, largest: int) -> list[int]:
     """Partitions of 0, 1, ... into at most `parts` parts of at most `largest` each.
 
@@ -792,14 +944,10 @@ class _Counter:
         """Refuse what would take minutes, and what does not fit."""
         if self.work(states) <= _MOST_WORK:
             return
-        size = f"about {states:.2g}" if states < 10**300 else "more than 1e300"
-        reason = f"go through {size} states with numbers of some {self.bits:.2g} bits, too many"
         if states * self.limbs <= _MOST_WORK:
-            reason = f"need longer keys than there are, for {self.columns} columns of {self.cap}"
-        raise TooLargeError(
-            f"an exact count for {what} would {reason}; for whole n:m blocks of exactly n, "
-            f"masksolve.diversity.estimate_masks(n, m) gives an estimate"
-        )
+            keys = f"for {self.columns} columns of {self.cap}"
+            raise _too_large(what, f"need longer keys than there are, {keys}")
+        raise _too_many(what, states, self.bits)
 
     def start(self, levels: Sequence[int]) -> _Layer:
         """Return the layer of one state, given its number of columns at each level."""
@@ -813,16 +961,20 @@ class _Counter:
         powers = self.base ** np.arange(self.cap + 1, dtype=np.int64)
         return np.asarray(keys[:, None] // powers % self.base)
 
-    def take_row(self, layer: _Layer, least: int, most: int) -> _Layer:
-        """Let a row take `least` to `most` entries, each from another column below the cap.
+    def take_row(
+        self, layer: _Layer, least: int, most: int, levels: Sequence[int] | None = None
+    ) -> _Layer:
+        """Let a row take `least` to `most` entries, each from another column at one of `levels`.
 
-        Levels go from high to low, so that no column is taken twice. Meanwhile a key has one
-        more digit: what the row has taken so far.
+        Without `levels`, below the cap. They go from high to low, so that no column is taken
+        twice. Meanwhile a key has one more digit: what the row has taken so far.
         """
+        if levels is None:
+            levels = range(self.cap - 1, -1, -1)
         keys, ways = layer
         binomials = _binomials(self.columns, most)
-        below = self.digits(keys)[:, :-1].sum(axis=1)  # what levels not yet reached can give
-        for level in range(self.cap - 1, -1, -1):
+        below = self.digits(keys)[:, levels].sum(axis=1)  # what levels not yet reached can give
+        for level in levels:
             power = self.base**level
             step = power * self.base - power + self.top
             here, taken = keys // power % self.base, keys // self.top
@@ -856,6 +1008,7 @@ class _Counter:
         if keys.size == 0:
             return keys, np.empty((0, self.limbs), dtype=np.int64), keys
         ways, third = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
+        parts.clear()  # they are as large again
         order = np.argsort(keys, kind="stable")
         first = np.flatnonzero(np.diff(keys[order], prepend=-1))
         ways = np.add.reduceat(ways[order], first, axis=0)
@@ -868,55 +1021,3 @@ class _Counter:
 @lru_cache(maxsize=16)
 def _binomials(size: int, most: int) -> _Array:
     return np.array([[comb(a, b) for b in range(most + 1)] for a in range(size + 1)])
-
-
-def _takes(columns: tuple[int, ...], k: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Ways for a row to take k entries: what the columns then need, and how many ways."""
-    if k == 0:
-        yield columns, 1
-        return
-    if len(columns) < k or columns[-1] == 0:
-        return
-    need = columns[-1]
-    same = columns.count(need)
-    rest = columns[: len(columns) - same]
-    for taken in range(min(same, k) + 1):
-        for others, ways in _takes(rest, k - taken):
-            after = (*others, *((need - 1,) * taken), *((need,) * (same - taken)))
-            yield tuple(sorted(after)), ways * comb(same, taken)
-
-
-@cache
-def _fill_open(
-    short_rows: int,
-    short: int,
-    rows: int,
-    n: int,
-    columns: tuple[int, ...],
-    open_columns: tuple[int, ...],
-) -> int:
-    """Matrices with `short_rows` rows of sum <= short, which leave `open_columns` alone, then
-    `rows` rows of sum n; column sums are exactly `columns` and at most `open_columns`.
-    """
-    if short_rows:
-        return sum(
-            ways * _fill_open(short_rows - 1, short, rows, n, after, open_columns)
-            for k in range(short + 1)
-            for after, ways in _takes(columns, k)
-        )
-    return _fill(n, rows, columns, open_columns)
-
-
-@cache
-def _fill(n: int, rows: int, columns: tuple[int, ...], open_columns: tuple[int, ...]) -> int:
-    """Matrices of `rows` rows of sum n; column sums exactly `columns`, at most `open_columns`."""
-    if columns and columns[-1] > rows:
-        return 0
-    if rows == 0:
-        return 1
-    return sum(
-        ways * open_ways * _fill(n, rows - 1, after, open_after)
-        for k in range(n + 1)
-        for after, ways in _takes(columns, n - k)
-        for open_after, open_ways in _takes(open_columns, k)
-    )
