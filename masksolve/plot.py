@@ -60,7 +60,7 @@ class MaskPanel:
     pattern : Pattern
         Where the block borders are.
     result : str
-        A line below the title.
+        A line or two below the title.
 
     See Also
     --------
@@ -95,7 +95,7 @@ class MaskPanel:
         count = max(1, entries // certificate.pattern.m)
         band = Band(slice(0, 1), slice(0, count), slice(0, count))
         corner, mask = _cut(scores, solution, band)
-        where = "" if solution.mask.size == mask.size else "; top left corner"
+        where = "" if solution.mask.size == mask.size else "\ntop left corner"
         return cls(
             title,
             corner,
@@ -221,7 +221,7 @@ def plot_masks(
                 f"by MaskPanel.from_block, or leave numbers out"
             )
     rows, columns = _grid(len(shown), _COLUMNS, "mask")
-    figure = _figure(4.9 * columns, 4.3 * rows + 0.8)
+    figure = _figure(3.7 * columns + 0.4, 3.5 * rows + 0.8)
     for index, panel in enumerate(shown):
         _draw_mask(figure, figure.add_subplot(rows, columns, index + 1), panel, numbers)
     which = f", first {limit} of {len(panels)} tensors" if len(panels) > limit else ""
@@ -257,9 +257,9 @@ def _draw_mask(figure: Figure, axes: Axes, panel: MaskPanel, numbers: bool) -> N
     label = f"score{unit} (larger is better)"
     figure.colorbar(image, ax=axes, shrink=0.8, extend="max", label=label)
     m = panel.pattern.m
-    size = 200.0 / max(rows, columns)
+    size = 160.0 / max(rows, columns)
     if numbers:
-        _write_numbers(axes, scores, panel.mask, fontsize=min(10.0, 0.29 * size))
+        _write_numbers(axes, scores, panel.mask, fontsize=min(8.0, 0.29 * size))
     else:
         at_row, at_column = np.nonzero(panel.mask)
         axes.plot(
@@ -499,7 +499,7 @@ def plot_losses(rows: Sequence[Comparison], *, title: str = "") -> Figure:
     names = list(dict.fromkeys(row.name for row in rows))
     patterns = list(dict.fromkeys(row.pattern for row in rows))
     height, width = _grid(len(names), _COLUMNS, "comparison")
-    figure = _figure(3.8 * width, 3.0 * height + 0.8)
+    figure = _figure(3.4 * width + 0.3, 2.7 * height + 0.8)
     worst = max((100 * row.gap for row in rows if math.isfinite(row.gap)), default=0.0)
     for index, name in enumerate(names):
         axes = figure.add_subplot(height, width, index + 1)

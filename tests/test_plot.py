@@ -78,7 +78,7 @@ def test_scores_and_solution_belong_together():
 def test_panel_tells_the_result():
     cut, _, solution = panel()
     assert cut.result.startswith(f"2:4, keeps {100 * solution.kept_share:.2f} %")
-    assert cut.result.endswith(f"gap {100 * solution.gap:.2g} %; top left corner")
+    assert cut.result.endswith(f"gap {100 * solution.gap:.2g} %\ntop left corner")
     best = ms.solve(np.eye(4), 1, 4)
     assert MaskPanel.from_solution("I", np.eye(4), best).result == (
         "1:4, keeps 100.00 % of the score, gap 0"
