@@ -252,8 +252,10 @@ def find_mask(
 
     In every m×m block, independently,
 
-    .. math:: \max_x \sum_{ij} s_{ij} x_{ij}, \quad x_{ij} \in \{0, 1\}, \quad
-              \sum_j x_{ij} = n \;\forall i, \quad \sum_i x_{ij} = n \;\forall j
+    .. math::
+
+        \max_x \; & \sum_{ij} s_{ij} x_{ij}, \quad x_{ij} \in \{0, 1\}, \\
+        & \sum_j x_{ij} = n \;\forall i, \quad \sum_i x_{ij} = n \;\forall j
 
     (``<= n`` for ``degree="at_most"``), where s is ``abs(scores)``. The mask is n:m along
     rows and along columns, so it serves a matrix and its transpose alike.

@@ -94,6 +94,8 @@ class Method:
         does not do every pattern.
     band, matrix_band : int
         Entries a band should have, of blocks and of a raw matrix.
+    solver : callable or None
+        A caller's own block solver, instead of one at `home`.
     """
 
     name: str
@@ -234,7 +236,7 @@ METHODS: tuple[Method, ...] = (
         "greedy",
         "native",
         exact=False,
-        guarantee="kept >= 1/2 optimal (`exact`: for m <= 2n and m >= 4n); `at_most`: pruned <= 2 optimal pruned",
+        guarantee="kept >= 1/2 optimal (`exact`: for m <= 2n, m >= 4n or n <= 7, else 2/5); `at_most`: pruned <= 2 optimal pruned",
         about="descending greedy, completed to exactly n by alternating paths",
         home="greedy:solve",
         matrix_home="greedy:solve_matrix",

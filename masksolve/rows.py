@@ -31,7 +31,10 @@ def find_row_mask(
 
     In every group g of m entries, independently,
 
-    .. math:: \max_x \sum_{j \in g} s_j x_j, \quad x_j \in \{0, 1\}, \quad \sum_{j \in g} x_j = n
+    .. math::
+
+        \max_x \; & \sum_{j \in g} s_j x_j, \\
+        & x_j \in \{0, 1\}, \quad \sum_{j \in g} x_j = n
 
     This is the n:m mask that a matrix product needs, without its transpose. It keeps at least
     what a transposable mask of the same pattern keeps; `masksolve.kept_share` tells how much.

@@ -65,7 +65,10 @@ class Certificate:
 
     For any mask of the degree constraint, and any potentials u, v of a block,
 
-    .. math:: \sum_{ij} q_{ij} x_{ij} \le n \sum_i (u_i + v_i) + \sum_{ij} \max(0, q_{ij} - u_i - v_j)
+    .. math::
+
+        \sum_{ij} q_{ij} x_{ij} \le \; & n \sum_i (u_i + v_i) \\
+        & + \sum_{ij} \max(0, q_{ij} - u_i - v_j)
 
     (weak duality; for ``at_most``, u and v must not be negative). The fixed-point scores
     are ``q = rint(s * 2**shift)``. All arithmetic is on integers, so equality means that

@@ -78,7 +78,10 @@ def lp_bound(block: Any, n: int, degree: Degree = "exact") -> int:
     HiGHS solves ``max sum q x`` over line sums of n and ``0 <= x <= 1``. Its dual values,
     rounded to integers u, v (and for ``at_most`` cut off at 0), give in Python integers
 
-    .. math:: n \sum_i (u_i + v_i) + \sum_{ij} \max(0, q_{ij} - u_i - v_j)
+    .. math::
+
+        & n \sum_i (u_i + v_i) \\
+        & + \sum_{ij} \max(0, q_{ij} - u_i - v_j)
 
     By weak duality *any* integers u, v make this an upper bound on every mask. The
     constraint matrix is totally unimodular and the costs are integers, so a basic dual
