@@ -23,11 +23,13 @@ from .models import (
     desparsify,
     sparsify,
 )
+from .mvue import MVUELinear, mvue_2_4, mvue_2_4_outcomes, mvue_linear
 from .search import TensorSolution, find_mask, solve
 
 __all__ = [
     "LayerCheck",
     "Layout",
+    "MVUELinear",
     "Masked",
     "MaskedLayer",
     "ParameterReport",
@@ -37,6 +39,9 @@ __all__ = [
     "desparsify",
     "find_mask",
     "masked_layers",
+    "mvue_2_4",
+    "mvue_2_4_outcomes",
+    "mvue_linear",
     "solve",
     "sparsify",
 ]
