@@ -18,7 +18,10 @@ INSIDE = {
     for room in (
         *("bands", "certify", "cli", "files", "kernels", "matrices", "pattern", "residual"),
         *("scores", "solvers", "testing.conformance", "testing.oracles", "tiling"),
-        *(f"torch.{room}" for room in ("layers", "layout", "masking", "models", "mvue", "search")),
+        *(
+            f"torch.{room}"
+            for room in ("distributed", "layers", "layout", "masking", "models", "mvue", "search")
+        ),
     )
 }
 MODULES = ["masksolve", *(m.name for m in pkgutil.walk_packages(masksolve.__path__, "masksolve."))]

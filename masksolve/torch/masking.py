@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..certify import check_mask
 from ..errors import MaskError, OptionError, ShapeError
 from ..pattern import Degree, Pattern
+from .distributed import mask_for, whole
 from .layout import Layout
 
 __all__ = ["Gradient", "Masked"]
@@ -69,10 +70,11 @@ class Masked(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the masked weight."""
+        mask = mask_for(weight, self.mask)
         if self.gradient == "static":
-            return torch.where(self.mask, weight, 0)
+            return torch.where(mask, weight, 0)
         decay = self.decay if self.gradient == "sr_ste" else 0.0
-        masked: Tensor = _PassGradient.apply(weight, self.mask, decay)  # type: ignore[no-untyped-call]
+        masked: Tensor = _PassGradient.apply(weight, mask, decay)  # type: ignore[no-untyped-call]
         return masked
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ class Masked(nn.Module):
                 f"the mask must have the shape of the weight, {tuple(self.mask.shape)}, "
                 f"got {tuple(mask.shape)}"
             )
-        matrices = self.layout.as_matrices(mask).cpu().numpy()
+        matrices = self.layout.as_matrices(whole(mask)).cpu().numpy()
         n, m = self.pattern.n, self.pattern.m
         check_mask(matrices, n, m, degree=self.degree, axes=self.layout.axes)
 
@@ -115,7 +117,10 @@ class Masked(nn.Module):
                     raise MaskError(f"a mask must be boolean, got {mask.dtype}")
                 self.check(mask)
             except (MaskError, ShapeError) as error:
-                errors.append(f"{prefix}mask is refused, the old mask stays: {error}")
+                # torch.distributed.checkpoint reads into the tensors of the state_dict themselves.
+                there = mask.data_ptr() == self.mask.data_ptr()
+                old = "but was read in place of the old one" if there else "the old mask stays"
+                errors.append(f"{prefix}mask is refused, {old}: {error}")
                 return
         super()._load_from_state_dict(state_dict, prefix, *rest, **options)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from ..errors import MaskError, NonFiniteError, OptionError, ShapeError
 from ..methods import BlockSolver, find_method
 from ..pattern import Degree, Pattern, check_degree
+from .distributed import whole, wrapper_of
 from .layers import MaskedLayer, find_masked, masked_layers
 from .layout import LAYERS, Layout, layout_of
 from .masking import Gradient, Masked, check_gradient
@@ -27,6 +32,7 @@ __all__ = [
     "Ragged",
     "Select",
     "SparsifyReport",
+    "check_same_masks",
     "check_sparsity",
     "desparsify",
     "sparsify",
@@ -153,7 +159,7 @@ def sparsify(
     Raises
     ------
     OptionError
-        The model has no layer to mask, is masked already, or an option makes no sense.
+        The model has no layer to mask, is masked or wrapped already, or an option makes no sense.
     NonFiniteError
         A weight has NaN or infinities; the message names the layer.
     PatternError, MethodError, ShapeError
@@ -185,6 +191,12 @@ def sparsify(
         raise OptionError(
             f"the model is masked already, at {taken.name or 'its own weight'!r}; "
             f"desparsify(model, bake=False) takes the masks off"
+        )
+    wrapper = wrapper_of(model)
+    if wrapper:
+        raise OptionError(
+            f"the model is spread over processes already, by {wrapper}; sparsify it first, and "
+            f"then wrap it by DistributedDataParallel or fully_shard"
         )
     options: dict[str, Any] = {
         "method": method, "backend": backend, "degree": degree, "workers": workers,
@@ -224,7 +236,7 @@ def desparsify(model: nn.Module, *, bake: bool = True) -> None:
     Raises
     ------
     OptionError
-        The model has no masks.
+        The model has no masks, or is wrapped for distributed training.
 
     Examples
     --------
@@ -235,6 +247,17 @@ def desparsify(model: nn.Module, *, bake: bool = True) -> None:
     (8, 'Parameter')
     """
     layers = _some(masked_layers(model))
+    wrapper = wrapper_of(model)
+    if wrapper:
+        instead = (
+            "desparsify its .module, and wrap that anew"
+            if wrapper == "DistributedDataParallel"
+            else "load its full state_dict into a model that is not sharded, and desparsify that"
+        )
+        raise OptionError(
+            f"masks cannot be taken off under {wrapper}, which keeps account of all parameters "
+            f"and buffers; {instead}"
+        )
     if bake:
         with torch.no_grad():
             for layer in layers:
@@ -266,7 +289,8 @@ def check_sparsity(model: nn.Module) -> list[LayerCheck]:
     """Prove that every masked layer is n:m along outputs and along inputs.
 
     Both are checked where it counts: on the mask, and on the weight that the layer computes with,
-    which must be 0 wherever the mask is.
+    which must be 0 wherever the mask is. Sharded weights are gathered for it, one at a time, so
+    all processes must take part.
 
     Returns
     -------
@@ -293,7 +317,7 @@ def check_sparsity(model: nn.Module) -> list[LayerCheck]:
             layer.masked.check()
         except (MaskError, ShapeError) as error:
             raise MaskError(f"layer {layer.name!r}: {error}") from error
-        weight: Tensor = layer.module.weight  # type: ignore[assignment]
+        weight = _computed(layer)
         beyond = int(torch.count_nonzero(weight[~layer.masked.mask]))
         if beyond:
             raise MaskError(
@@ -303,6 +327,70 @@ def check_sparsity(model: nn.Module) -> list[LayerCheck]:
         density = int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
         found.append(LayerCheck(layer.name, layer.masked.pattern, density))
     return found
+
+
+def _computed(layer: MaskedLayer) -> Tensor:
+    """Return the weight that a layer computes with, whole."""
+    chain: nn.Module = layer.module.parametrizations.weight  # type: ignore[union-attr,assignment]
+    weight: Tensor = functional_call(chain, {"original": whole(layer.weight)}, ())
+    return weight
+
+
+@torch.no_grad()
+def check_same_masks(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+    """Prove that all processes of a distributed run have the same masks.
+
+    They send each other the names of the masked layers and a digest (SHA-256) of each one's
+    pattern and mask. It is a collective call: all processes of the group must take part.
+
+    Parameters
+    ----------
+    model : Module
+        As it is, or wrapped.
+    group : ProcessGroup, optional
+        By default all processes.
+
+    Raises
+    ------
+    MaskError
+        On every process; names the first layer, and the ranks (of the group) that differ.
+    OptionError
+        ``torch.distributed`` is not initialized, this process is not in the group, or the model
+        has no masks on any process.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise OptionError(
+            "torch.distributed is not initialized, so there are no other processes to compare "
+            "with; torch.distributed.init_process_group comes first"
+        )
+    if dist.get_rank(group) < 0:
+        raise OptionError("this process is not in the group")
+    found: list[Any] = [None] * dist.get_world_size(group)
+    # What is wrong is told after all have sent theirs, or the others would wait for ever.
+    own = {layer.name: _digest(layer.masked) for layer in masked_layers(model)}
+    dist.all_gather_object(found, own, group=group)
+    if not any(found):
+        raise OptionError("the model has no masks; masksolve.torch.sparsify puts them on")
+    first, *others = found
+    for rank, other in enumerate(others, 1):
+        alone = sorted(first.keys() ^ other.keys())
+        if alone:
+            raise MaskError(
+                f"layer {alone[0]!r} is masked on one of the ranks 0 and {rank} alone; sparsify "
+                f"the same layers on all"
+            )
+        for name, digest in first.items():
+            if digest != other[name]:
+                raise MaskError(
+                    f"the mask of layer {name!r} is not the same on ranks 0 and {rank}; masks are "
+                    f"found from weights, which must be the same on all ranks before sparsify"
+                )
+
+
+def _digest(masked: Masked) -> bytes:
+    mask = whole(masked.mask).cpu().numpy()
+    what = f"{masked.pattern} {masked.degree} {mask.shape}".encode()
+    return hashlib.sha256(what + np.packbits(mask).tobytes()).digest()
 
 
 @dataclass
@@ -355,6 +443,8 @@ def _why_not(module: nn.Module, name: str, parameter: nn.Parameter) -> str:
     """Say why a parameter is not one that can be masked."""
     if isinstance(parameter, UninitializedParameter):
         return "not initialized yet: run the model once before"
+    if parameter.is_meta:
+        return "on the device 'meta', which holds no numbers to find a mask for"
     if parametrize.is_parametrized(module) or isinstance(module, parametrize.ParametrizationList):
         return "parametrized otherwise already"
     if name == "bias":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from ..methods import BlockSolver
 from ..pattern import Degree, check_degree
 from ..solution import MaskSolution
 from ..tiling import Remainder
+from .distributed import is_sharded
 
 __all__ = ["TensorSolution", "find_mask", "solve"]
 
@@ -66,7 +66,9 @@ def find_mask(
     ------
     DtypeError
         `scores` is no tensor, or of a kind or dtype that has no scores.
-    PatternError, OptionError, MethodError, ShapeError, NonFiniteError
+    OptionError
+        `scores` is a DTensor; and as in `masksolve.find_mask`.
+    PatternError, MethodError, ShapeError, NonFiniteError
         As in `masksolve.find_mask`.
 
     Notes
@@ -85,6 +87,7 @@ def find_mask(
             f"scores must be a torch.Tensor, got {type(scores).__name__}; "
             f"masksolve.find_mask takes arrays"
         )
+    _refuse_sharded(scores)
     if not isinstance(method, str):
         return _find(scores, n, m, method, backend, degree, absolute, axes, remainder, workers)
     options = backend, check_degree(degree), bool(absolute), list(axes), remainder, workers
@@ -192,11 +195,7 @@ def _as_array(tensor: Tensor) -> NDArray[Any]:
         )
     if tensor.is_meta:
         raise DtypeError("scores must hold numbers, got a tensor of the device 'meta'")
-    if _is_distributed(tensor):
-        raise OptionError(
-            "scores is a DTensor, of which this process holds a part; a mask is found for the "
-            "whole: give its full_tensor()"
-        )
+    _refuse_sharded(tensor)
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.device.type != "cpu":
         _warn_of_device(tensor.device.type)
@@ -211,9 +210,13 @@ def _as_array(tensor: Tensor) -> NDArray[Any]:
         ) from error
 
 
-def _is_distributed(tensor: Tensor) -> bool:
-    module = sys.modules.get("torch.distributed.tensor")  # loaded wherever such a tensor is
-    return module is not None and isinstance(tensor, module.DTensor)
+def _refuse_sharded(scores: Tensor) -> None:
+    # Gathering here unasked would hang wherever not all processes call.
+    if is_sharded(scores):
+        raise OptionError(
+            "scores is a DTensor, of which this process holds a part; a mask is found for the "
+            "whole: give its full_tensor(), on all processes"
+        )
 
 
 @cache

@@ -234,6 +234,7 @@ def test_nothing_is_half_applied():
         (lambda: mt.sparsify(nn.LayerNorm(4), 2, 4), "LayerNorm"),
         (lambda: mt.sparsify("model", 2, 4), "must be a torch.nn.Module, got str"),
         (lambda: mt.sparsify(nn.LazyLinear(4), 2, 4), "not initialized yet"),
+        (lambda: mt.sparsify(nn.Linear(4, 4, device="meta"), 2, 4), "device 'meta'"),
         (
             lambda: mt.sparsify(nn.Linear(4, 4), 2, 4, include="heda"),
             "include='heda' fits no layer",
