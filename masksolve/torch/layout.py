@@ -16,7 +16,7 @@ LAYERS = (nn.Linear, *_CONVOLUTIONS)
 
 @dataclass(frozen=True)
 class Layout:
-    """How a weight becomes matrices (groups, rows, columns, *taps), blocks over `axes` = (1, 2).
+    """How a weight becomes matrices ``(groups, rows, columns, *taps)``, blocks over axes (1, 2).
 
     A linear layer has one matrix (outputs, inputs). A convolution has one for every group and tap:
     the products of forward and backward pass sum over its inputs and over its outputs. A
@@ -32,7 +32,7 @@ class Layout:
     axes = (1, 2)
 
     def as_matrices(self, weight: Tensor) -> Tensor:
-        """Return a view of a weight, (groups, rows, columns, *taps)."""
+        """Return a view of a weight, ``(groups, rows, columns, *taps)``."""
         rows, *rest = weight.shape
         return weight.reshape(self.groups, rows // self.groups, *rest)
 
