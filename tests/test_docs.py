@@ -18,13 +18,10 @@ INSIDE = {
     for room in (
         *("bands", "certify", "cli", "files", "kernels", "matrices", "pattern", "residual"),
         *("scores", "solvers", "testing.conformance", "testing.oracles", "tiling"),
-        *(
-            f"torch.{room}"
-            for room in ("distributed", "layers", "layout", "masking", "models", "mvue", "search")
-        ),
     )
 }
 MODULES = ["masksolve", *(m.name for m in pkgutil.walk_packages(masksolve.__path__, "masksolve."))]
+INSIDE |= {name for name in MODULES if name.startswith("masksolve.torch.")}
 PUBLIC = [name for name in MODULES if not any(f"{name}.".startswith(f"{room}.") for room in INSIDE)]
 # Documented whole, by automodule.
 WHOLE = {"masksolve.errors", "masksolve.testing.strategies"}

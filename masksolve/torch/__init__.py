@@ -12,6 +12,7 @@ except ImportError as _error:
         f'masksolve.torch needs the package torch: pip install "masksolve[torch]" ({_error})'
     ) from _error
 
+from .conversion import ConversionReport, LayerConversion, convert_unstructured
 from .layers import MaskedLayer, masked_layers
 from .layout import Layout
 from .masking import Masked
@@ -25,25 +26,32 @@ from .models import (
     sparsify,
 )
 from .mvue import MVUELinear, mvue_2_4, mvue_2_4_outcomes, mvue_linear
+from .reconstruction import LayerReconstruction, ReconstructionReport, reconstruct
 from .search import TensorSolution, find_mask, solve
 
 __all__ = [
+    "ConversionReport",
     "LayerCheck",
+    "LayerConversion",
+    "LayerReconstruction",
     "Layout",
     "MVUELinear",
     "Masked",
     "MaskedLayer",
     "ParameterReport",
+    "ReconstructionReport",
     "SparsifyReport",
     "TensorSolution",
     "check_same_masks",
     "check_sparsity",
+    "convert_unstructured",
     "desparsify",
     "find_mask",
     "masked_layers",
     "mvue_2_4",
     "mvue_2_4_outcomes",
     "mvue_linear",
+    "reconstruct",
     "solve",
     "sparsify",
 ]

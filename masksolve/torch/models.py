@@ -36,6 +36,7 @@ __all__ = [
     "check_sparsity",
     "desparsify",
     "sparsify",
+    "sparsify_each",
 ]
 
 #: Which layers: a name of a layer or of its weight, a glob of such names, a type, or a predicate.
@@ -179,8 +180,46 @@ def sparsify(
     >>> int(torch.count_nonzero(model[0].weight))
     256
     """
-    pattern, degree = Pattern(n, m), check_degree(degree)
-    exact = find_method(method, backend, pattern, degree).exact
+    pattern = Pattern(n, m)
+    report = sparsify_each(
+        model,
+        lambda *_: pattern,
+        include=include,
+        exclude=exclude,
+        method=method,
+        backend=backend,
+        degree=degree,
+        gradient=gradient,
+        decay=decay,
+        remainder=remainder,
+        workers=workers,
+    )
+    if not report.masked:
+        raise OptionError(
+            f"the model has no weight to mask; what it has:\n{report or 'no parameter'}"
+        )
+    return report
+
+
+def sparsify_each(
+    model: nn.Module,
+    choose: Callable[[str, Tensor], Pattern | str],
+    *,
+    include: Select,
+    exclude: Select,
+    method: str | BlockSolver,
+    backend: str | None,
+    degree: Degree,
+    gradient: Gradient,
+    decay: float,
+    remainder: Ragged,
+    workers: int | None,
+) -> SparsifyReport:
+    """Mask each weight in the pattern that `choose` gives for its name and itself.
+
+    A text instead of a pattern is the reason to skip it. For the rest as `sparsify`, but a model in which nothing is masked is no error.
+    """
+    degree = check_degree(degree)
     gradient, decay = check_gradient(gradient, decay)
     if remainder not in get_args(Ragged):
         raise OptionError(f"remainder must be 'pad', 'skip' or 'error', got {remainder!r}")
@@ -204,24 +243,21 @@ def sparsify(
     }  # fmt: skip
     reports, found = [], []
     for use in _parameters(model, include, exclude):
-        reason = use.reason or _unfit(use, pattern, remainder)
+        pattern = use.reason or choose(use.names[0], use.parameter.detach())
+        reason = pattern if isinstance(pattern, str) else _unfit(use, pattern, remainder)
         entry = ParameterReport(use.names[0], use.shape, not reason, reason)
-        if not reason:
+        if isinstance(pattern, Pattern) and not reason:
+            exact = find_method(method, backend, pattern, degree).exact
             masked, share, gap = _mask_weight(use, pattern, exact, gradient, decay, options)
             found.append((use, masked))
             entry = replace(
                 entry, pattern=pattern, kept_share=share, gap=gap, tied=tuple(use.names[1:])
             )
         reports.append(entry)
-    report = SparsifyReport(tuple(reports))
-    if not found:
-        raise OptionError(
-            f"the model has no weight to mask; what it has:\n{report or 'no parameter'}"
-        )
     for use, masked in found:
         for module in use.modules:
             parametrize.register_parametrization(module, "weight", masked)
-    return report
+    return SparsifyReport(tuple(reports))
 
 
 def desparsify(model: nn.Module, *, bake: bool = True) -> None:
