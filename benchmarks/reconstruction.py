@@ -201,6 +201,5 @@ def to_markdown(outcomes: list[Outcome], sequences: int, cpu: str, torch_version
         "model: before | after | seconds |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
         + "\n".join(each.line for each in outcomes),
     ]
-    for each in outcomes:
-        parts.append(f"## {each.pattern}, {each.order}\n\n```\n{each.report}\n```")
+    parts += [f"## {each.pattern}, {each.order}\n\n```\n{each.report}\n```" for each in outcomes]
     return "\n\n".join(parts) + "\n"
