@@ -267,7 +267,8 @@ def desparsify(model: nn.Module, *, bake: bool = True) -> None:
     ----------
     model : Module
     bake : bool
-        Write the zeros of the masks into the weights; with False, the dense weights come back.
+        Write the zeros of the masks into the weights, so that the model computes what it did (a
+        layer that is switched to dense has none); with False, the dense weights come back.
 
     Raises
     ------
@@ -297,10 +298,22 @@ def desparsify(model: nn.Module, *, bake: bool = True) -> None:
     if bake:
         with torch.no_grad():
             for layer in layers:
-                layer.weight.masked_fill_(~layer.masked.mask, 0)
+                if not layer.masked.dense:
+                    layer.weight.masked_fill_(~layer.masked.mask, 0)
     for module in model.modules():
         if find_masked(module) is not None:
+            _give_own_class(module)
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+
+
+def _give_own_class(module: nn.Module) -> None:
+    """Copy the class of a parametrized module, which its deep copies share.
+
+    `remove_parametrizations` takes the weight off the class, hence off all of them.
+    """
+    shared = type(module)
+    members = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, members)
 
 
 @dataclass(frozen=True)
@@ -356,9 +369,14 @@ def check_sparsity(model: nn.Module) -> list[LayerCheck]:
         weight = _computed(layer)
         beyond = int(torch.count_nonzero(weight[~layer.masked.mask]))
         if beyond:
+            why = (
+                "it is switched to dense (masked.dense is True)"
+                if layer.masked.dense
+                else "another parametrization after the mask may have changed them"
+            )
             raise MaskError(
                 f"layer {layer.name!r} computes with {beyond} non-zero weights that its mask does "
-                f"not keep; another parametrization after the mask may have changed them"
+                f"not keep; {why}"
             )
         density = int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
         found.append(LayerCheck(layer.name, layer.masked.pattern, density))

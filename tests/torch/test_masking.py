@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 import masksolve.torch as mt
 from masksolve.errors import MaskError, OptionError
+from masksolve.torch.masking import keep
 
 W = torch.tensor(
     [[5.0, 1.0, 2.0, -4.0], [2.0, -6.0, 3.0, 1.0], [1.0, 2.0, -7.0, 3.0], [-8.0, 4.0, 1.0, 2.0]]
@@ -53,6 +54,40 @@ def test_what_is_pruned_may_be_anything():
     assert torch.isfinite(linear.weight).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_entry_is_kept_or_zero(dtype):
+    values = torch.randn(6, 8).to(dtype)
+    values[0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    mask = torch.arange(48).reshape(6, 8) % 3 == 0
+    for v, x in ((values, mask), (values.T, mask.T), (values[1::2, 3:], mask[1::2, 3:])):
+        expected = torch.where(x, v, 0)
+        torch.testing.assert_close(keep(v, x), expected, rtol=0, atol=0, equal_nan=True)
+    assert not keep(-torch.ones(2), torch.tensor([False, True])).signbit()[0]
+
+
+@pytest.mark.parametrize("options", [{"gradient": "static"}, {"gradient": "sr_ste", "decay": 0.25}])
+def test_second_derivatives(options):
+    """Of sum(masked**3): 6 x w; SR-STE adds decay (1 - x), and decay (1 - x) w once more."""
+    linear = layer(**options).double()
+    w = linear.parametrizations.weight.original
+    x = linear.parametrizations.weight[0].mask.double()
+    (g,) = torch.autograd.grad(linear.weight.pow(3).sum(), w, create_graph=True)
+    (h,) = torch.autograd.grad(g.sum(), w)
+    expected = 6 * x * w + options.get("decay", 0) * (1 - x) * (1 + w)
+    torch.testing.assert_close(h, expected)
+
+
+@pytest.mark.parametrize("gradient", ["straight_through", "static"])
+def test_a_dense_layer_is_as_if_it_had_no_mask(gradient):
+    linear = layer(gradient=gradient)
+    linear.parametrizations.weight[0].dense = True
+    assert torch.equal(linear(X), X @ W.T)
+    linear(X).sum().backward()
+    assert torch.equal(linear.parametrizations.weight.original.grad, X.expand(4, 4))
+    linear.parametrizations.weight[0].dense = False
+    assert linear.weight.count_nonzero() == 8
+
+
 COMPILER = any(map(shutil.which, ("g++", "clang++", "c++")))
 
 
@@ -71,9 +106,14 @@ def test_compiled_as_eager(backend):
     model(x).square().sum().backward()
     expected = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    torch.compile(model, fullgraph=True, backend=backend)(x).square().sum().backward()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    compiled(x).square().sum().backward()
     for p, e in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, e)
+    for masked in mt.masked_layers(model):
+        masked.masked.dense = True
+    torch.testing.assert_close(compiled(x), model(x))
+    assert model[0].weight.count_nonzero() == model[0].weight.numel()
 
 
 def test_functional_transforms():

@@ -170,6 +170,32 @@ def test_desparsify(bake):
         mt.desparsify(model)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_deep_copy_stands_alone(first):
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    mt.sparsify(model, 2, 4)
+    models = [model, copy.deepcopy(model)]
+    mt.desparsify(models[first])
+    other = models[1 - first]
+    assert other[0].weight.count_nonzero() == 32
+    mt.check_sparsity(copy.deepcopy(other))
+    mt.desparsify(other)
+    assert type(other[0]) is type(models[first][0]) is nn.Linear
+    assert torch.equal(other[0].weight, models[first][0].weight)
+
+
+def test_what_is_switched_to_dense_is_told_and_not_baked():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    dense = model[1].weight.detach().clone()
+    mt.sparsify(model, 2, 4)
+    model[1].parametrizations.weight[0].dense = True
+    with pytest.raises(MaskError, match=r"layer '1' computes with 32 .*switched to dense"):
+        mt.check_sparsity(model)
+    mt.desparsify(model)
+    assert model[0].weight.count_nonzero() == 32
+    assert torch.equal(model[1].weight, dense)
+
+
 def test_heuristics_report_their_gap():
     report = mt.sparsify(encoder(), 2, 4, method="greedy")
     gaps = [entry.gap for entry in report.masked]
