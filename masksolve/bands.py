@@ -17,7 +17,7 @@ __all__ = ["Progress", "available_cores", "check_workers", "report_progress", "r
 
 T = TypeVar("T")
 
-#: ``True`` shows a tqdm bar; a callable is told ``(blocks_done, blocks_in_all)``.
+#: ``True`` shows a tqdm bar; a callable is told ``(blocks_done, blocks_in_all)``, or steps.
 Progress = bool | Callable[[int, int], None]
 
 _DONE = object()

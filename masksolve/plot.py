@@ -31,6 +31,7 @@ __all__ = [
     "format_share",
     "picture_suffixes",
     "plot_comparison",
+    "plot_flip_ratios",
     "plot_gaps",
     "plot_losses",
     "plot_masks",
@@ -522,6 +523,79 @@ def plot_losses(rows: Sequence[Comparison], *, title: str = "") -> Figure:
     handles = [line for line in figure.axes[0].lines if line.get_label() in lines]
     figure.suptitle(title)
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def plot_flip_ratios(
+    decays: Sequence[float],
+    ratios: Sequence[float],
+    *,
+    accept: tuple[float, float],
+    chosen: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw the flip rate of sparse training, of that of dense training, against the decay.
+
+    Parameters
+    ----------
+    decays : sequence of float
+        Factors of masked decay, 0 or more.
+    ratios : sequence of float
+        The ratio of flip rates at each; NaN leaves it out.
+    accept : (float, float)
+        The band of acceptable ratios.
+    chosen : float, optional
+        One of `decays`, marked.
+    title : str
+        What was trained.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The axis of the decays is logarithmic, and linear from the smallest down to 0.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    OptionError
+        There is nothing to draw.
+
+    Examples
+    --------
+    >>> figure = plot_flip_ratios([1e-5, 1e-4, 1e-3], [1.3, 0.8, 0.2], accept=(0.6, 0.95))
+    >>> figure.axes[0].get_xscale()
+    'symlog'
+    """
+    if len(decays) != len(ratios) or not len(decays):
+        raise OptionError(
+            f"there must be a ratio for every decay, and one at least: got {len(ratios)} ratios "
+            f"for {len(decays)} decays"
+        )
+    pairs = sorted(zip(decays, ratios, strict=True))
+    figure = _figure(6.5, 4.0)
+    axes = figure.add_subplot()
+    low, high = accept
+    axes.axhspan(low, high, color=_COLOURS[2], alpha=0.2, label=f"accepted: {low:g} to {high:g}")
+    axes.plot(*zip(*pairs, strict=True), marker="o", color=_COLOURS[0], label="measured")
+    if chosen is not None:
+        axes.plot(
+            chosen,
+            dict(pairs)[chosen],
+            linestyle="",
+            marker="o",
+            markersize=11,
+            color=_KEPT,
+            label=f"chosen: {chosen:g}",
+        )
+    axes.set_xscale("symlog", linthresh=min((d for d in decays if d > 0), default=1.0))
+    axes.set_ylim(0, None)
+    axes.set_xlabel("decay")
+    axes.set_ylabel("flip rate, of that of dense training")
+    axes.set_title(title)
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -28,18 +28,24 @@ from .models import (
 from .mvue import MVUELinear, mvue_2_4, mvue_2_4_outcomes, mvue_linear
 from .reconstruction import LayerReconstruction, ReconstructionReport, reconstruct
 from .search import TensorSolution, find_mask, solve
+from .training import MaskUpdate, SparseTraining
+from .tuning import DecayRun, DecaySearch, tune_decay
 
 __all__ = [
     "ConversionReport",
+    "DecayRun",
+    "DecaySearch",
     "LayerCheck",
     "LayerConversion",
     "LayerReconstruction",
     "Layout",
     "MVUELinear",
+    "MaskUpdate",
     "Masked",
     "MaskedLayer",
     "ParameterReport",
     "ReconstructionReport",
+    "SparseTraining",
     "SparsifyReport",
     "TensorSolution",
     "check_same_masks",
@@ -54,4 +60,5 @@ __all__ = [
     "reconstruct",
     "solve",
     "sparsify",
+    "tune_decay",
 ]
