@@ -23,7 +23,7 @@ from ..pattern import Degree, Pattern, check_degree
 from .distributed import whole, wrapper_of
 from .layers import MaskedLayer, find_masked, masked_layers
 from .layout import LAYERS, Layout, layout_of
-from .masking import Gradient, Masked, check_gradient
+from .masking import Gradient, Masked, check_gradient, keep
 from .search import find_mask, solve
 
 __all__ = [
@@ -256,7 +256,9 @@ def sparsify_each(
         reports.append(entry)
     for use, masked in found:
         for module in use.modules:
-            parametrize.register_parametrization(module, "weight", masked)
+            # Unsafe leaves out a forward pass, by which it is checked that dtype and shape stay.
+            parametrize.register_parametrization(module, "weight", masked, unsafe=True)
+            module.parametrizations.weight.unsafe = False  # type: ignore[union-attr]
     return SparsifyReport(tuple(reports))
 
 
@@ -532,8 +534,9 @@ def _mask_weight(
     layout, weight = use.layout, use.parameter.detach()
     mask, gap = search(weight, layout, pattern, exact, use.names[0], options)
     scores = weight.abs()
-    whole = float(scores.sum(dtype=torch.float64))
-    kept = float(scores.mul_(mask).sum(dtype=torch.float64))
+    # Sums by cascades: float32 is enough, and conversion to float64 takes twice as long.
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    whole, kept = (float(part.sum(dtype=wide)) for part in (scores, keep(scores, mask)))
     masked = Masked(mask, pattern, options["degree"], layout, gradient=gradient, decay=decay)
     return masked, kept / whole if whole else float("nan"), gap
 
