@@ -146,6 +146,45 @@ def reconstruction(
     print(f"Written: {path}", file=sys.stderr)
 
 
+@app.command()
+def training(
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 21,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of PyTorch and the search; all cores by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = _RESULTS,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny models, in seconds.")] = False,
+) -> None:
+    """Measure what masks add to the training steps of a small transformer, and sparsify a large one."""
+    import torch
+
+    from . import training as room
+
+    threads = threads or available_cores()
+    torch.set_num_threads(threads)
+    small = {"width": 128, "depth": 4, "heads": 4, "context": 128}
+    large = {"width": 768, "depth": 14, "heads": 12, "context": 128}
+    if quick:
+        small = large = {"width": 32, "depth": 1, "heads": 2, "context": 16}
+    console = Console(stderr=True)
+    before = os.getloadavg()
+    with _progress(console) as tell:
+        steps = room.measure_steps(repeats, small, 2 if quick else 16, tell)
+        sparsify = room.measure_sparsify(max(1, repeats // 3), large, tell)
+    data = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {**_machine(), "load_before": before, "load_after": os.getloadavg()},
+        "versions": {**_versions(), "torch": torch.__version__},
+        "settings": {"repeats": repeats, "threads": threads, "quick": quick},
+        "steps": steps,
+        "sparsify": sparsify,
+    }
+    paths = room.write(data, out)
+    for goal in room.reach(data):
+        console.print(f"{goal.what}: {goal.verdict}", highlight=False)
+    console.print("Written: " + ", ".join(map(str, paths)), soft_wrap=True, highlight=False)
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 

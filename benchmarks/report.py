@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["reach", "to_markdown", "write"]
+__all__ = [
+    "Goal",
+    "finite",
+    "goal_record",
+    "middle",
+    "reach",
+    "table",
+    "time_of",
+    "to_markdown",
+    "write",
+]
 
 Record = dict[str, Any]
 
@@ -47,12 +57,12 @@ class Goal:
         """Whether the goal is met by the median."""
         if not self.ratios:
             return "not measured"
-        middle = float(np.median(self.ratios))
+        median = float(np.median(self.ratios))
 
         def met(goal: float) -> bool:
             if self.better == "one":
-                return abs(middle - 1) <= goal
-            return middle <= goal if self.better == "low" else middle >= goal
+                return abs(median - 1) <= goal
+            return median <= goal if self.better == "low" else median >= goal
 
         must, aim = self.numbers
         if aim is not None and met(aim):
@@ -258,9 +268,9 @@ def to_markdown(data: Record) -> str:
         f"Gaussian float32, {size}², {settings['workers']} workers, unless the row says otherwise."
         + ("" if size == 8192 else " The goals are stated for 8192²."),
         "",
-        *_table(
+        *table(
             ["what", "must", "aim", "measured", "quartiles", "verdict", "note"],
-            ([g.what, g.must, g.aim, *_middle(g.ratios), g.verdict, g.note] for g in reach(data)),
+            ([g.what, g.must, g.aim, *middle(g.ratios), g.verdict, g.note] for g in reach(data)),
         ),
     ]
     keys = dict.fromkeys(record["case"]["key"] for record in data["records"])
@@ -287,8 +297,8 @@ def _case_table(group: list[Record]) -> list[str]:
         rows.append(
             [
                 label,
-                _time(record["seconds"]),
-                _middle(ratios)[0],
+                time_of(record["seconds"]),
+                middle(ratios)[0],
                 "≈ " * (record["sampled"] and "objective" in quality)
                 + _number(quality.get("objective"), ".6g"),
                 _number(quality.get("kept_share"), ".4f"),
@@ -304,21 +314,24 @@ def _case_table(group: list[Record]) -> list[str]:
                 note,
             ]
         )
-    return _table(
+    return table(
         ["method", "time", "of limit", "objective", "kept share", "gap", "under-full", "memory",
          "first call", "note"],
         rows,
     )  # fmt: skip
 
 
-def _table(head: list[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(head: list[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     return [line(head), line(["---"] * len(head)), *map(line, rows)]
 
 
-def _middle(values: Sequence[float]) -> tuple[str, str]:
+def middle(values: Sequence[float]) -> tuple[str, str]:
+    """Return the median of ratios, and their quartiles, as words."""
     if not values:
         return "–", ""
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
@@ -329,7 +342,8 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def _time(seconds: Sequence[float]) -> str:
+def time_of(seconds: Sequence[float]) -> str:
+    """Return the median of times with their quartiles, as words."""
     if not seconds:
         return "–"
     low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75))
@@ -348,22 +362,24 @@ def _gap(value: float | None) -> str:
 def write(data: Record, folder: Path, name: str = "cpu") -> list[Path]:
     """Write ``name.json``, ``name.md`` and the plots; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = {**data, "reach": [_goal_record(goal) for goal in reach(data)]}
+    data = {**data, "reach": [goal_record(goal) for goal in reach(data)]}
     paths = [folder / f"{name}.json", folder / f"{name}.md"]
-    paths[0].write_text(json.dumps(_finite(data), indent=1, allow_nan=False) + "\n")
+    paths[0].write_text(json.dumps(finite(data), indent=1, allow_nan=False) + "\n")
     paths[1].write_text(to_markdown(data))
     return [*paths, *_plots(data["records"], folder, name)]
 
 
-def _goal_record(goal: Goal) -> Record:
+def goal_record(goal: Goal) -> Record:
+    """Return a goal and its verdict as a record."""
     return {**goal.__dict__, "verdict": goal.verdict}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a record with None for numbers that are not finite: JSON has none."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

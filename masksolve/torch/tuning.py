@@ -212,7 +212,7 @@ def tune_decay(
     options = {
         "update_every": update_every, "method": method, "backend": backend, "workers": workers
     }  # fmt: skip
-    with report_progress(progress, steps * (1 + len(chosen)), "tune_decay", "step") as advance:
+    with report_progress(progress, steps * (1 + len(chosen)), "tune_decay", unit="step") as advance:
 
         def run(decay: float | None) -> list[float]:
             with _same_randomness(model):
