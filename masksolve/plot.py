@@ -534,7 +534,7 @@ def plot_flip_ratios(
     chosen: float | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw the flip rate of sparse training, of that of dense training, against the decay.
+    """Draw the ratio of flip rates, of sparse by dense training, against the decay.
 
     Parameters
     ----------
@@ -591,7 +591,7 @@ def plot_flip_ratios(
     axes.set_xscale("symlog", linthresh=min((d for d in decays if d > 0), default=1.0))
     axes.set_ylim(0, None)
     axes.set_xlabel("decay")
-    axes.set_ylabel("flip rate, of that of dense training")
+    axes.set_ylabel("flip rate ÷ that of dense training")
     axes.set_title(title)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)

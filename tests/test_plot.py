@@ -14,6 +14,7 @@ from masksolve.plot import (
     format_share,
     picture_suffixes,
     plot_comparison,
+    plot_flip_ratios,
     plot_gaps,
     plot_losses,
     plot_masks,
@@ -281,6 +282,19 @@ def test_nothing_to_draw_is_an_error():
     for plot in (plot_comparison, plot_gaps, plot_losses):
         with pytest.raises(OptionError, match="no comparison to draw"):
             plot([])
+
+
+def test_flip_ratios_are_drawn_over_their_band():
+    figure = plot_flip_ratios([1e-3, 0, 1e-4], [0.4, 1.2, 0.7], accept=(0.6, 0.9), chosen=1e-4)
+    (axes,) = figure.axes
+    line, chosen = axes.lines
+    assert line.get_xydata().tolist() == [[0, 1.2], [1e-4, 0.7], [1e-3, 0.4]]
+    assert chosen.get_xydata().tolist() == [[1e-4, 0.7]]
+    assert axes.xaxis.get_transform().linthresh == 1e-4
+    assert axes.patches[0].get_y() == 0.6
+    for ratios in ([], [1.0]):
+        with pytest.raises(OptionError, match="a ratio for every decay"):
+            plot_flip_ratios([] if not ratios else [1e-3, 1e-4], ratios, accept=(0.6, 0.9))
 
 
 def test_suffixes():

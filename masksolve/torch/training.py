@@ -55,8 +55,8 @@ class SparseTraining:
 
     It hooks itself to the optimizer, whose steps it counts: whatever accumulates, scales or clips
     gradients before a step is done by then. Every `update_every` steps the masks x are found anew
-    from the dense weights w. Before each step the masked decay (Hu et al. 2024, section 4.2) is
-    added to the gradient,
+    from the dense weights w. Before each step the masked decay (Hu et al. 2024) is added to
+    the gradient,
 
     .. math:: g \leftarrow g + \lambda\, (1 - x) \circ w,
 

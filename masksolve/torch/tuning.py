@@ -131,7 +131,7 @@ def tune_decay(
     r"""Find a factor of masked decay in warm-up, by the flip rates of short runs.
 
     A decay :math:`\lambda` is judged by the mean flip rate r of its run, against that of a run
-    of the dense model, whose masks are found but not applied (Hu et al. 2024, section 4.3):
+    of the dense model, whose masks are found but not applied (Hu et al. 2024):
 
     .. math:: \mu(\lambda) = r(\lambda) / r_\mathrm{dense}
 
