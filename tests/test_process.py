@@ -99,6 +99,31 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert (result.stdout, result.stderr) == ("0\n", "")
 
 
+def test_what_python_calls_is_compiled_under_the_lock(tmp_path):
+    """Whatever is compiled while the lock is free, a fork could cut in two."""
+    script = """
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+from masksolve.diversity import count_masks
+from masksolve.kernels import greedy, widen
+from masksolve.kernels.compiling import COMPILING
+outside, compile = [], Dispatcher.compile
+def watched(self, signature):
+    if not COMPILING._is_owned():
+        outside.append(self.py_func.__name__)
+    return compile(self, signature)
+Dispatcher.compile = watched
+bits = np.zeros((4, 4), np.uint16)
+for kernel in (widen.widen_float16, widen.widen_bfloat16):
+    kernel(bits, np.zeros((4, 4), np.int32))
+greedy.cover(np.zeros((1, 4, 4), np.int64), 2, True, np.zeros((1, 4, 4), bool))
+count_masks(2, 5, degree="at_most")
+print(outside)
+"""
+    result = run(script, NUMBA_CACHE_DIR=str(tmp_path))
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
 @pytest.mark.parametrize("method", ["auto", "flow/ortools"])
 def test_ctrl_c_ends_a_long_call_and_its_threads(method):
     """The call would take minutes; it ends with KeyboardInterrupt and leaves no thread."""

@@ -265,9 +265,7 @@ def _index_bits(size):
     return bits
 
 
-@jit
-def cover(blocks, n, drop_negative, mask):
-    """Prune entries from the smallest up while row *or* column has fewer than m-n pruned."""
+def _cover(blocks, n, drop_negative, mask):
     count, m = blocks.shape[0], blocks.shape[1]
     size = m * m
     bits = _index_bits(size)
@@ -287,3 +285,18 @@ def cover(blocks, n, drop_negative, mask):
                 rows[i] += 1
                 columns[j] += 1
             mask[b, i, j] = not (pruned or (drop_negative and key < 0))
+
+
+@functools.cache
+def _cover_kernel():
+    blocks = types.Array(_i64, 3, "C", readonly=True)
+    with COMPILING:
+        return jit(_cover, types.void(blocks, _i64, _flag, _flag[:, :, ::1]))
+
+
+def cover(blocks, n, drop_negative, mask):
+    """Prune entries from the smallest up while row *or* column has fewer than m-n pruned.
+
+    blocks: int64 (B, m, m), `mask` bool of that shape, both C-contiguous.
+    """
+    _cover_kernel()(blocks, n, drop_negative, mask)

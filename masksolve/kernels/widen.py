@@ -1,8 +1,11 @@
 """16-bit floats, as their bits, to float32 without error; infinity and NaN stay what they are."""
 
-import numpy as np
+import functools
 
-from .compiling import inner, jit
+import numpy as np
+from numba import types
+
+from .compiling import COMPILING, inner, jit
 
 __all__ = ["bits_of_bfloat16", "bits_of_float16", "widen_bfloat16", "widen_float16"]
 
@@ -29,19 +32,32 @@ def bits_of_float16(bits):
     return np.int32(sign | (special if size >= np.uint32(0x7C00) else scaled.view(np.uint32)))
 
 
-@jit
-def widen_bfloat16(bits, out):
-    """Widen a matrix of bfloat16 bits; `out`: the bits of float32, as int32."""
+def _widen_bfloat16(bits, out):
     for i in range(bits.shape[0]):
         source, target = bits[i], out[i]
         for j in range(len(source)):
             target[j] = bits_of_bfloat16(source[j])
 
 
-@jit
-def widen_float16(bits, out):
-    """Widen a matrix of float16 bits; `out`: the bits of float32, as int32."""
+def _widen_float16(bits, out):
     for i in range(bits.shape[0]):
         source, target = bits[i], out[i]
         for j in range(len(source)):
             target[j] = bits_of_float16(source[j])
+
+
+@functools.cache
+def _kernel(widen, layout):
+    bits = types.Array(types.uint16, 2, layout, readonly=True)
+    with COMPILING:
+        return jit(widen, types.void(bits, types.int32[:, ::1]))
+
+
+def widen_bfloat16(bits, out):
+    """Widen a matrix of bfloat16 bits, uint16; `out`: the bits of float32, int32, C-contiguous."""
+    _kernel(_widen_bfloat16, "C" if bits.flags.c_contiguous else "A")(bits, out)
+
+
+def widen_float16(bits, out):
+    """Widen a matrix of float16 bits, uint16; `out`: the bits of float32, int32, C-contiguous."""
+    _kernel(_widen_float16, "C" if bits.flags.c_contiguous else "A")(bits, out)

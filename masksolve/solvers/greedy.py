@@ -80,7 +80,7 @@ def solve_cover(blocks: NDArray[np.int64], n: int, degree: Degree) -> BlockSolut
     if reason is not None:
         raise UnsupportedError(reason)
     mask = np.empty(blocks.shape, dtype=np.bool_)
-    kernel.cover(blocks, n, True, mask)
+    kernel.cover(np.ascontiguousarray(blocks), n, True, mask)
     return BlockSolution(mask)
 
 

@@ -15,7 +15,7 @@ def test_every_number_is_widened_without_error(dtype, kernel):
     bits = np.arange(2**16, dtype=np.uint16).reshape(64, 1024)
     out = np.zeros(bits.shape, np.float32)
     with np.errstate(all="ignore"):
-        kernel(bits, out.view(np.uint32))
+        kernel(bits, out.view(np.int32))
         expected = bits.view(dtype).astype(np.float32)
     nan = np.isnan(expected)
     assert (np.isnan(out) == nan).all()
