@@ -76,7 +76,7 @@ def check_mask(
     pattern, degree = Pattern(n, m), check_degree(degree)
     n, m = pattern.n, pattern.m
     mask = _as_mask(mask)
-    tiling = make_tiling(mask.shape, pattern.m, axes=axes, remainder=remainder)
+    tiling = make_tiling(mask.shape, pattern.m, axes=axes, remainder=remainder, what="a mask")
     real_rows, real_columns = tiling.real_extent()
     for band in tiling.bands(_BAND_ENTRIES):
         blocks = tiling.gather(mask, band).reshape(*band.shape, m, m)
@@ -156,7 +156,7 @@ def kept_per_block(
            [0, 2]])
     """
     m, mask = Pattern(0, m).m, _as_mask(mask)
-    tiling = make_tiling(mask.shape, m, axes=axes, remainder=remainder)
+    tiling = make_tiling(mask.shape, m, axes=axes, remainder=remainder, what="a mask")
     kept = np.empty(tiling.grid, dtype=np.int64)
     for band in tiling.bands(_BAND_ENTRIES):
         kept[band] = tiling.gather(mask, band).sum(axis=(1, 2)).reshape(band.shape)
@@ -168,7 +168,9 @@ def kept_share(scores: Any, mask: Any, *, absolute: bool = True) -> float:
 
     .. math:: \sum_{ij} s_{ij} x_{ij} \, / \, \sum_{ij} s_{ij}
 
-    where s is ``abs(scores)``. Both sums are formed in fixed point, and rounded once.
+    where s is ``abs(scores)``. Both sums are formed in fixed point, and rounded once. Of each
+    1024 scores, in index order, what lies more than 40 bits below the largest is rounded away:
+    scores as small as that count as 0.
 
     Parameters
     ----------
@@ -400,7 +402,14 @@ def _check_same_shape(array: NDArray[Any], mask: Masks) -> None:
 
 
 def _as_mask(mask: Any) -> Masks:
-    array = np.asarray(mask)
+    if isinstance(mask, np.ma.MaskedArray):
+        raise DtypeError(
+            "a masked array hides entries of the mask; pass mask.filled(False) or the like"
+        )
+    try:
+        array = np.asarray(mask)
+    except (ValueError, TypeError) as error:
+        raise DtypeError(f"the mask cannot be read as an array: {error}") from error
     if array.dtype != np.bool_:
         raise DtypeError(
             f"a mask must be a boolean array, got dtype {array.dtype}; "

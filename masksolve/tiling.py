@@ -145,8 +145,9 @@ def make_tiling(
     *,
     axes: tuple[int, int] = (-2, -1),
     remainder: Remainder = "pad",
+    what: str = "scores",
 ) -> Tiling:
-    """Check the shape and the axes, and return the tiling.
+    """Check the shape and the axes of `what`, and return the tiling.
 
     Raises
     ------
@@ -161,7 +162,7 @@ def make_tiling(
         raise OptionError(f'remainder must be "pad" or "error", got {remainder!r}')
     if len(shape) < 2:
         raise ShapeError(
-            f"scores must have at least 2 dimensions (a matrix or a batch of matrices), "
+            f"{what} must have at least 2 dimensions (a matrix or a batch of matrices), "
             f"got shape {shape}"
         )
     try:

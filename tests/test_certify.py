@@ -472,6 +472,12 @@ def test_kept_share_is_that_of_a_solution():
         assert ms.kept_share(W, solution.mask) == pytest.approx(solution.kept_share, rel=1e-10)
 
 
+def test_kept_share_of_scores_that_differ_widely():
+    """What is scaled together has its own shift, and a sum of shifted terms must heed it."""
+    scores = np.repeat([0.5, 2.0**19], 2048)
+    assert ms.kept_share(scores, scores < 1) == 1 / (1 + 2**20)
+
+
 def test_kept_share_of_nothing():
     assert np.isnan(ms.kept_share(np.zeros((2, 2)), np.ones((2, 2), dtype=bool)))
     assert np.isnan(ms.kept_share(np.ones((0, 2)), np.ones((0, 2), dtype=bool)))
@@ -510,6 +516,28 @@ def test_kept_entries_of_bad_input():
         ms.kept_per_block(np.eye(3, dtype=bool), 2, remainder="error")
     with pytest.raises(errors.PatternError, match="m must be at least 1"):
         ms.kept_per_block(np.eye(3, dtype=bool), 0)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda mask: ms.check_mask(mask, 1, 2),
+        lambda mask: ms.kept_per_block(mask, 2),
+        lambda mask: ms.kept_share(np.eye(2), mask),
+    ],
+)
+def test_what_cannot_be_read_as_a_mask_is_refused(read):
+    with pytest.raises(DtypeError, match="mask cannot be read as an array"):
+        read([[True], [True, False]])
+    with pytest.raises(DtypeError, match=r"pass mask\.filled\(False\)"):
+        read(np.ma.masked_array(np.eye(2, dtype=bool), mask=np.eye(2, dtype=bool)))
+
+
+def test_a_mask_of_one_dimension_has_no_blocks():
+    flat = np.ones(4, dtype=bool)
+    for read in (lambda: ms.check_mask(flat, 1, 2), lambda: ms.kept_per_block(flat, 2)):
+        with pytest.raises(ShapeError, match="a mask must have at least 2 dimensions"):
+            read()
 
 
 def test_block_scores_are_what_blocks_keep():
