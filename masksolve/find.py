@@ -523,6 +523,8 @@ def compare(
     """
     pattern, degree = Pattern(n, m), check_degree(degree)
     n, m = pattern.n, pattern.m
+    if not isinstance(name, str):
+        raise OptionError(f"name must be a text that says what the scores are, got {name!r}")
     if methods is None:
         methods = [r.label for r in METHODS if r.why_not(pattern, degree) is None]
     elif isinstance(methods, str) or callable(methods) or not isinstance(methods, Iterable):

@@ -355,6 +355,12 @@ def test_compare_compiles_before_the_clock_runs(monkeypatch):
     assert shapes[1:] == [W.shape]
 
 
+@pytest.mark.parametrize("name", [None, 3, ["W"]])
+def test_compare_takes_a_text_as_name(name):
+    with pytest.raises(errors.OptionError, match="name must be a text"):
+        ms.compare(W, 2, 4, methods=["conv"], name=name)
+
+
 def test_compare_on_a_sample_of_blocks():
     (row,) = ms.compare(W, 2, 4, methods=["conv"], sample=7)
     assert row.blocks == 7
