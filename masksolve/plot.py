@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import MissingDependencyError, OptionError, ShapeError
-from .pattern import Degree, Pattern
+from .pattern import Degree, Pattern, as_integer
 from .solution import Comparison, MaskSolution
 from .tiling import Band, Tiling, make_tiling
 
@@ -90,10 +90,15 @@ class MaskPanel:
         solution : MaskSolution
             What `masksolve.solve` returned for it.
         entries : int
-            Rows and columns to show; one block if a block is larger.
+            Rows and columns to show, 1 or more; one block if a block is larger.
+
+        Raises
+        ------
+        OptionError
+            `entries` is no positive integer.
         """
         certificate = solution.certificate
-        count = max(1, entries // certificate.pattern.m)
+        count = max(1, _positive("entries", entries) // certificate.pattern.m)
         band = Band(slice(0, 1), slice(0, count), slice(0, count))
         corner, mask = _cut(scores, solution, band)
         where = "" if solution.mask.size == mask.size else "\ntop left corner"
@@ -200,7 +205,8 @@ def plot_masks(
     MissingDependencyError
         matplotlib is not installed.
     OptionError
-        There is nothing to draw, or a panel is too large for numbers.
+        There is nothing to draw, `limit` is no positive integer, or a panel is too large for
+        numbers.
 
     Examples
     --------
@@ -211,8 +217,7 @@ def plot_masks(
     >>> len(figure.axes)  # the heat map and its colour bar
     2
     """
-    if limit < 1:
-        raise OptionError(f"limit must be 1 or more, got {limit!r}")
+    limit = _positive("limit", limit)
     shown = list(panels)[:limit]
     for panel in shown if numbers else ():
         if max(panel.scores.shape) > _MOST_NUMBERS:
@@ -226,7 +231,7 @@ def plot_masks(
     for index, panel in enumerate(shown):
         _draw_mask(figure, figure.add_subplot(rows, columns, index + 1), panel, numbers)
     which = f", first {limit} of {len(panels)} tensors" if len(panels) > limit else ""
-    figure.suptitle(f"{title}{which}")
+    figure.suptitle(_plain(f"{title}{which}"))
     lines = import_module("matplotlib.lines")
     figure.legend(
         handles=[
@@ -243,7 +248,7 @@ def plot_masks(
 def _draw_mask(figure: Figure, axes: Axes, panel: MaskPanel, numbers: bool) -> None:
     scores, unit = panel.scores, ""
     rows, columns = scores.shape
-    axes.set_title(f"{_shortened(panel.title, 52)}\n{panel.result}".strip(), fontsize=9)
+    axes.set_title(_plain(f"{_shortened(panel.title, 52)}\n{panel.result}".strip()), fontsize=9)
     axes.set_xlabel("column")
     axes.set_ylabel("row")
     if not scores.size:
@@ -307,7 +312,7 @@ def plot_patterns(masks: NDArray[np.bool_], *, columns: int = 10, title: str = "
     masks : (B, m, m) bool array
         What to draw.
     columns : int
-        Masks in a row of the sheet.
+        Masks in a row of the sheet, 1 or more.
     title : str
         What they are; by default, how many.
 
@@ -320,7 +325,7 @@ def plot_patterns(masks: NDArray[np.bool_], *, columns: int = 10, title: str = "
     MissingDependencyError
         matplotlib is not installed.
     OptionError
-        There is nothing to draw, or `masks` are no blocks.
+        There is nothing to draw, `masks` are no blocks, or `columns` is no positive integer.
 
     Examples
     --------
@@ -334,7 +339,7 @@ def plot_patterns(masks: NDArray[np.bool_], *, columns: int = 10, title: str = "
             f"masks must be a boolean array (B, m, m), got {masks.dtype} of shape {masks.shape}"
         )
     count, m, _ = masks.shape
-    rows, columns = _grid(count if masks.size else 0, columns, "mask")
+    rows, columns = _grid(count if masks.size else 0, _positive("columns", columns), "mask")
     sheet = np.full((rows * (m + 1) - 1, columns * (m + 1) - 1), np.nan)
     for index, mask in enumerate(masks):
         top, left = (m + 1) * (index // columns), (m + 1) * (index % columns)
@@ -344,17 +349,17 @@ def plot_patterns(masks: NDArray[np.bool_], *, columns: int = 10, title: str = "
     axes = figure.add_subplot()
     colours = import_module("matplotlib.colors").ListedColormap(["0.9", _BORDER])
     axes.imshow(sheet, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title or f"{count} masks of {m}×{m}")
+    axes.set_title(_plain(title) or f"{count} masks of {m}×{m}")
     axes.axis("off")
     return figure
 
 
-def plot_comparison(rows: Sequence[Comparison], *, title: str = "") -> Figure:
+def plot_comparison(rows: Iterable[Comparison], *, title: str = "") -> Figure:
     """Draw the gap of each method against the time that it takes for a block.
 
     Parameters
     ----------
-    rows : sequence of Comparison
+    rows : iterable of Comparison
         From `masksolve.compare`; rows of several matrices, whole or sampled, can be put
         together, and the rows of a method then share a marker.
     title : str
@@ -379,6 +384,7 @@ def plot_comparison(rows: Sequence[Comparison], *, title: str = "") -> Figure:
     >>> figure.axes[0].get_xscale()
     'log'
     """
+    rows = list(rows)
     lines = _lines(rows)
     figure = _figure(6.5, 4.0 + 0.3 * len(lines))
     ticker = import_module("matplotlib.ticker")
@@ -404,19 +410,19 @@ def plot_comparison(rows: Sequence[Comparison], *, title: str = "") -> Figure:
     axes.set_ylim(0, 1.15 * worst if 0 < worst < math.inf else 1)
     axes.set_xlabel("time to find the mask, µs a block")
     axes.set_ylabel("gap to the proven bound, % (0 = optimal)")
-    axes.set_title(title or "Methods compared")
+    axes.set_title(_plain(title) or "Methods compared")
     axes.grid(color="0.9", which="major")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, labelspacing=1.0)
+    _legend(figure, axes, labelspacing=1.0)
     return figure
 
 
-def plot_gaps(rows: Sequence[Comparison], *, title: str = "") -> Figure:
+def plot_gaps(rows: Iterable[Comparison], *, title: str = "") -> Figure:
     """Draw the gap of each row as a bar, with its number.
 
     Parameters
     ----------
-    rows : sequence of Comparison
+    rows : iterable of Comparison
         From `masksolve.compare`; of several matrices, patterns or degrees too: bars are then
         labelled with what differs.
     title : str
@@ -441,7 +447,8 @@ def plot_gaps(rows: Sequence[Comparison], *, title: str = "") -> Figure:
     >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
     ['conv/native', 'greedy/native']
     """
-    labels = _labels(rows, "name", "pattern", "degree")
+    rows = list(rows)
+    labels = _labels(rows, "name", "pattern", "degree", length=32)
     figure = _figure(6.5, 1.3 + 0.35 * len(labels))
     axes = figure.add_subplot()
     gaps = [100 * row.gap if math.isfinite(row.gap) else 0.0 for row in rows]
@@ -449,21 +456,21 @@ def plot_gaps(rows: Sequence[Comparison], *, title: str = "") -> Figure:
     axes.barh(places, gaps, color=_COLOURS[0])
     for place, row, gap in zip(places, rows, gaps, strict=True):
         axes.annotate(f" {format_gap(row.gap)}", (gap, place), va="center")
-    axes.set_yticks(places, labels)
+    axes.set_yticks(places, [_plain(label) for label in labels], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.2 * max(gaps) or 1)
     axes.set_xlabel("gap to the proven bound, % (0 = optimal)")
-    axes.set_title(title)
+    axes.set_title(_plain(title))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def plot_losses(rows: Sequence[Comparison], *, title: str = "") -> Figure:
+def plot_losses(rows: Iterable[Comparison], *, title: str = "") -> Figure:
     """Draw the gap of each method against the pattern, in one panel for every name.
 
     Parameters
     ----------
-    rows : sequence of Comparison
+    rows : iterable of Comparison
         From several calls of `masksolve.compare`, each with the `name` of its matrix. Names,
         patterns and methods are drawn in the order in which they come.
     title : str
@@ -496,6 +503,7 @@ def plot_losses(rows: Sequence[Comparison], *, title: str = "") -> Figure:
     >>> [text.get_text() for text in figure.axes[0].get_xticklabels()]
     ['1:4', '2:4', '4:8']
     """
+    rows = list(rows)
     lines = _lines(rows)
     names = list(dict.fromkeys(row.name for row in rows))
     patterns = list(dict.fromkeys(row.pattern for row in rows))
@@ -514,15 +522,14 @@ def plot_losses(rows: Sequence[Comparison], *, title: str = "") -> Figure:
         axes.set_yscale("symlog", linthresh=0.01)  # a gap may be 0
         axes.set_ylim(0, max(0.1, 1.6 * worst))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.set_title(_shortened(name, 42), fontsize=9)
+        axes.set_title(_plain(_shortened(name, 42)), fontsize=9)
         axes.grid(color="0.9")
         if index % width == 0:
             axes.set_ylabel("gap to the bound, %")
         if index + width >= len(names):
             axes.set_xlabel("pattern")
-    handles = [line for line in figure.axes[0].lines if line.get_label() in lines]
-    figure.suptitle(title)
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(_plain(title))
+    _legend(figure, figure.axes[0])
     return figure
 
 
@@ -592,15 +599,18 @@ def plot_flip_ratios(
     axes.set_ylim(0, None)
     axes.set_xlabel("decay")
     axes.set_ylabel("flip rate ÷ that of dense training")
-    axes.set_title(title)
+    axes.set_title(_plain(title))
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def _labels(rows: Sequence[Comparison], *parts: str) -> list[str]:
-    """Name what ran in each row, and those of `parts` that differ between the rows."""
+def _labels(rows: Sequence[Comparison], *parts: str, length: int | None = None) -> list[str]:
+    """Name what ran in each row, and those of `parts` that differ between the rows.
+
+    Each of them is shortened to `length`, where one is given.
+    """
     if not rows:
         raise OptionError("there is no comparison to draw")
     told = [
@@ -609,7 +619,10 @@ def _labels(rows: Sequence[Comparison], *parts: str) -> list[str]:
     ]
     differ = [part for part in parts if len({texts[part] for texts in told}) > 1]
     return [
-        ", ".join([row.label, *(texts[part] for part in differ)])
+        ", ".join(
+            text if length is None else _shortened(text, length)
+            for text in (row.label, *(texts[part] for part in differ))
+        )
         for row, texts in zip(rows, told, strict=True)
     ]
 
@@ -640,6 +653,24 @@ def _shortened(name: str, length: int) -> str:
     return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
+def _plain(text: str) -> str:
+    """Return what matplotlib draws as `text`: dollars would make mathematics of it."""
+    return text.replace("$", r"\$")
+
+
+def _legend(figure: Figure, axes: Axes, **options: Any) -> None:
+    """Name every line, those too whose label begins with ``_``, which matplotlib leaves out."""
+    labels = [_plain(str(line.get_label())) for line in axes.lines]
+    figure.legend(axes.lines, labels, loc="outside lower center", ncols=2, frameon=False, **options)
+
+
+def _positive(name: str, value: Any) -> int:
+    found = as_integer(value)
+    if found is None or found < 1:
+        raise OptionError(f"{name} must be 1 or more, a whole number, got {value!r}")
+    return found
+
+
 def _pace(seconds: float) -> str:
     micro = 1e6 * seconds
     return f"{micro:.3g} µs a block" if micro < 1000 else f"{micro:.0f} µs a block"
@@ -649,7 +680,7 @@ def _grid(count: int, most: int, what: str) -> tuple[int, int]:
     """Rows and columns for `count` things, at most so many in a row."""
     if count == 0:
         raise OptionError(f"there is no {what} to draw")
-    columns = max(1, min(int(most), count))
+    columns = min(most, count)
     return math.ceil(count / columns), columns
 
 

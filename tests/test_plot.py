@@ -347,3 +347,57 @@ def test_titles_say_what_they_are_given():
     assert picture.get_suptitle() == "Row-wise masks"
     with pytest.raises(OptionError, match="limit must be 1 or more"):
         plot_masks([panel()[0]], limit=0)
+
+
+@pytest.mark.parametrize("bad", ["a", 0, -3, 2.5, None])
+def test_counts_are_positive_integers(bad):
+    cut, W, solution = panel()
+    for name, draw in (
+        ("limit", lambda: plot_masks([cut], limit=bad)),
+        ("columns", lambda: plot_patterns(np.ones((1, 2, 2), bool), columns=bad)),
+        ("entries", lambda: MaskPanel.from_solution("w", W, solution, entries=bad)),
+    ):
+        with pytest.raises(OptionError, match=f"{name} must be 1 or more, a whole number, got"):
+            draw()
+
+
+@pytest.mark.parametrize("plot", [plot_comparison, plot_gaps, plot_losses])
+def test_rows_may_come_from_a_generator(plot):
+    assert [len(axes.lines) for axes in plot(iter(ROWS)).axes] == [
+        len(axes.lines) for axes in plot(ROWS).axes
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_long_names_leave_room_for_the_bars(tmp_path):
+    names = [f"model.layers.{i}.{'inner.' * 20}weight" for i in range(2)]
+    rows = [
+        row("own_solver_" * 9, "", exact=False, gap=0.1, name=name, pattern=pattern)
+        for name in names
+        for pattern in ((2, 4), (16, 32))
+    ]
+    figure = plot_gaps(rows)
+    figure.savefig(tmp_path / "g.png")
+    assert figure.axes[0].get_position().width > 0.2
+
+
+@pytest.mark.parametrize("plot", [plot_comparison, plot_losses])
+def test_the_legend_names_private_solvers(plot):
+    rows = [row(name, "", exact=True, gap=0.0) for name in ("_mine", "yours")]
+    texts = [text.get_text().split("\n")[0] for text in plot(rows).legends[0].get_texts()]
+    assert texts == ["_mine", "yours"]
+
+
+def test_dollars_are_no_mathematics(tmp_path):
+    """What stands between two of them is no formula, and would be an error where it is drawn."""
+    name = r"$\nothing{$"
+    rows = [row(name, "", exact=True, gap=0.0, name=name + end) for end in "ab"]
+    cut = panel(title=name)[0]
+    patterns = plot_patterns(np.ones((1, 2, 2), bool), title=name)
+    for figure in (
+        patterns,
+        plot_masks([cut], title=name),
+        *(plot(rows, title=name) for plot in (plot_comparison, plot_gaps, plot_losses)),
+    ):
+        figure.savefig(tmp_path / "d.png")
+    assert patterns.axes[0].get_title() == name.replace("$", r"\$")
