@@ -46,5 +46,8 @@ def widened_strips(
 def _widen(scores: NDArray[Any], wide: NDArray[np.float32]) -> None:
     from ..kernels import widen
 
-    kernel = widen.widen_float16 if scores.dtype == np.float16 else widen.widen_bfloat16
-    kernel(scores.view(np.uint16), wide.view(np.int32))
+    bits, out = scores.view(np.uint16), wide.view(np.int32)
+    if scores.dtype == np.float16:
+        widen.widen_float16(bits, out)
+    else:
+        widen.widen_bfloat16(bits, out)
