@@ -43,7 +43,8 @@ class LayerReconstruction:
         Of ``"cg"`` and ``"adam"``; 0 for ``"least_squares"``.
     error_before, error_after : float
         ``||Y - W' X||² / ||Y||²`` on the calibration data, Y without its bias, W' the masked
-        dense weight and the reconstructed one; NaN if Y is 0.
+        dense weight and the reconstructed one; NaN if Y is 0. In sequential order both hold what
+        the layers before have lost in X, also where no weight of this layer can make it good.
     validation_before, validation_after : float
         The same on the validation data; NaN without.
     seconds : float
