@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["is_sharded", "mask_for", "whole", "wrapper_of"]
+__all__ = ["is_sharded", "mask_for", "own_part", "whole", "wrapper_of"]
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard[Any]:
@@ -36,6 +36,15 @@ def mask_for(weight: Tensor, mask: Tensor) -> Tensor:
     parts, mesh = sys.modules["torch.distributed.tensor"], weight.device_mesh
     replicated: Tensor = parts.DTensor.from_local(mask, mesh, [parts.Replicate()] * mesh.ndim)
     return replicated
+
+
+def own_part(tensor: Tensor, weight: Tensor) -> Tensor:
+    """Return this process's part of a tensor that is whole, or spread as a weight is; nothing is sent."""
+    if not is_sharded(weight):
+        return tensor
+    spread: Any = mask_for(weight, tensor)
+    part: Tensor = spread.redistribute(weight.device_mesh, weight.placements).to_local()
+    return part
 
 
 def wrapper_of(model: nn.Module) -> str:

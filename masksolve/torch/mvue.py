@@ -141,7 +141,7 @@ def mvue_2_4_outcomes(
 
     Returns
     -------
-    probabilities, outcomes : (6, *tensor.shape) Tensors, float32, or float64 for float64
+    probabilities, outcomes : Tensors of shape (6,) + tensor.shape, float32, or float64 for float64
         ``outcomes[k]`` is the estimate if every group keeps its k-th pair;
         ``probabilities[k]`` has, at every entry, the probability that its group does.
 

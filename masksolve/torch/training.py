@@ -18,6 +18,7 @@ from ..bands import check_workers
 from ..errors import NonFiniteError, OptionError
 from ..methods import BlockSolver, find_method
 from ..pattern import as_integer
+from .distributed import own_part, whole
 from .layers import MaskedLayer, find_masked, masked_layers
 from .masking import keep
 from .models import search
@@ -250,8 +251,9 @@ class SparseTraining:
         options = {**self._search, "degree": masked.degree}
         try:
             mask, _ = search(
-                layer.weight, masked.layout, masked.pattern, True, f"layer {layer.name!r}", options
-            )
+                whole(layer.weight), masked.layout, masked.pattern, True, f"layer {layer.name!r}",
+                options,
+            )  # fmt: skip
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"step {self.step}, {error}; all masks stay as they were"
@@ -323,10 +325,11 @@ class SparseTraining:
             gradient = layer.weight.grad
             if gradient is None or layer.masked.dense:
                 continue
-            pruned = keep(layer.weight, ~layer.masked.mask)
+            weight = layer.weight
+            pruned = keep(own_part(weight, weight), own_part(~layer.masked.mask, weight))
             if scale is not None:
                 pruned *= scale.to(pruned.device)
-            gradient.add_(pruned, alpha=self.decay)
+            own_part(gradient, weight).add_(pruned, alpha=self.decay)
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         # A fused optimizer leaves weights alone if a GradScaler found infinities; others are not

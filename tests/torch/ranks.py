@@ -77,25 +77,17 @@ def sharded(model, **options):
 
 
 def train(model, share=slice(None), steps=4):
-    """Train on a share of the data, with new masks after half of the steps."""
+    """Train on a share of the data, with new masks after half of the steps and after all."""
     torch.manual_seed(7)
     xs, ys = torch.randn(steps, 6, 4, 8).double(), torch.randn(steps, 6, 1).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    by_gradient = any(layer.masked.decay for layer in mt.masked_layers(model))
+    decay = 0.0 if by_gradient else 0.1
+    mt.SparseTraining(model, optimizer, update_every=steps // 2, decay=decay)
     for step in range(steps):
-        if step == steps // 2:
-            new_masks(model)
         optimizer.zero_grad()
         (model(xs[step, share]) - ys[step, share]).square().mean().backward()
         optimizer.step()
-
-
-def new_masks(model):
-    for layer in mt.masked_layers(model):
-        layout = layer.masked.layout
-        matrices = layout.as_matrices(whole(layer.weight.detach()))
-        layer.masked.mask.copy_(
-            mt.find_mask(matrices, 2, 4, axes=layout.axes).view_as(layer.masked.mask)
-        )
 
 
 def assert_same(model, alone):
