@@ -37,7 +37,7 @@ def dense_of(layer):
 
 
 def relative_error(Y, Z):
-    return float((Y - Z).square().sum() / Y.square().sum())
+    return float(((Y - Z).square().sum() / Y.square().sum()).detach())
 
 
 @pytest.mark.parametrize("bias", [False, True])
