@@ -88,6 +88,36 @@ def test_complete_makes_every_line_exact(n, m):
     assert (mask[full] == before[full]).all(), "masks that are exact already stay"
 
 
+def plain_completion(block, n):
+    """The rule in plain Python: exchanges of three entries, then diagonals if that is too little."""
+    m, kept = len(block), plain_greedy(block, n)
+    completed = False
+    for i in range(m):
+        while kept[i].sum() < n:
+            ways = [
+                (block[i, q] - block[p, q] + block[p, j], -j, -p, -q)
+                for j in range(m)
+                for p, q in np.ndindex(m, m)
+                if kept[:, j].sum() < n and kept[p, q] and not kept[i, q] and not kept[p, j]
+            ]
+            _, j, p, q = max(ways)
+            kept[i, -q], kept[-p, -q], kept[-p, -j] = True, False, True
+            completed = True
+    if completed and block[kept].sum() * m < n * block.sum():
+        j, i = np.meshgrid(*[np.arange(m)] * 2)
+        diagonals = [(j - i - first) % m < n for first in range(m)]
+        kept = max(diagonals, key=lambda mask: block[mask].sum())
+    return kept
+
+
+@pytest.mark.parametrize(("n", "m"), SHAPES)
+def test_completion_goes_by_its_rule(n, m):
+    blocks = blocks_with_ties(m, signed=False)
+    mask = np.ones(blocks.shape, bool)
+    greedy.solve_blocks(blocks, n, False, True, mask)
+    assert (mask == [plain_completion(block, n) for block in blocks]).all()
+
+
 def test_one_completing_path_is_the_best_of_all():
     """One missing entry: compare with every path (i, q), (p, q), (p, j)."""
     rng = np.random.default_rng(1)
@@ -183,6 +213,22 @@ def test_the_first_and_the_last_of_the_order_count():
     expected = np.array([plain_greedy(block, 3) for block in q])
     assert (mask.reshape(4, -1, 4).swapaxes(0, 1) == expected).all()
     assert (q.max(axis=(1, 2)) == 2**40).all()
+
+
+def test_a_close_pair_is_told_apart_wherever_it_stands():
+    """In one column, in the upper and the lower half: the later of the two is the larger."""
+    rng = np.random.default_rng(5)
+    count = 20 if config.DISABLE_JIT else 400
+    blocks = rng.permuted(np.tile(np.arange(1.0, 257.0), (count, 1)), axis=1).reshape(-1, 16, 16)
+    for block in blocks:
+        upper, lower, column = rng.integers(8), rng.integers(8, 16), rng.integers(16)
+        block[lower, column] = block[upper, column] + 2.0**-17
+    q, _ = to_fixed_point(blocks, absolute=True)
+    W = np.ascontiguousarray(blocks.swapaxes(0, 1).reshape(16, -1))
+    mask = np.ones(W.shape, bool)
+    assert greedy.solve_band(W, 8, 16, mask, True, True, False)
+    expected = [plain_greedy(block, 8) for block in q]
+    assert (mask.reshape(16, -1, 16).swapaxes(0, 1) == expected).all()
 
 
 def test_scores_that_are_close_are_left_in_doubt():
