@@ -21,9 +21,8 @@ def _add_lower(ways, upper, first, shift):
     wide, digits = np.uint64(63), np.uint64(2**63 - 1)
     start = 0
     while start < len(ways):
-        top = upper[
-            start
-        ]  # columns up to this level: how many of them up to the one below, v, is free
+        # Columns up to this level; how many of them lie up to the one below, v, is free.
+        top = upper[start]
         i = 0
         for least in range(top + 1):
             # What lies below i is the same for all v from `least` on.

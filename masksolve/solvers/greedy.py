@@ -29,8 +29,8 @@ def solve(blocks: NDArray[np.int64], n: int, degree: Degree) -> BlockSolution:
 
     ``exact`` completes it to n a line by alternating paths of three entries. If anything had to
     be completed, it takes the best n neighbouring diagonals instead should it end below n/m of
-    the block's score. What survives of the two bounds, against the optimal exact mask (proofs and counterexample in
-    ``docs/explanation/guarantees.md``):
+    the block's score. What survives of the two bounds, against the optimal exact mask (proofs and
+    counterexample in ``docs/explanation/guarantees.md``):
 
     - kept: 1/2 for m <= 2n, for m >= 4n and for n <= 7; 2/5 in any case; no block below 1/2
       is known.

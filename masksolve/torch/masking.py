@@ -167,7 +167,7 @@ def keep(values: Tensor, mask: Tensor) -> Tensor:
     differentiable = values.requires_grad and torch.is_grad_enabled()
     if differentiable or values.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.where(mask, values, 0)
-    # On the CPU torch.where branches at every entry, which takes 20 times as long as the bits.
+    # On the CPU torch.where branches at every entry: with a random mask the bits are far faster.
     bits = values.view(_BITS[values.itemsize]) & -mask.view(torch.int8)
     return bits.view(values.dtype)
 

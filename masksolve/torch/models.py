@@ -217,7 +217,8 @@ def sparsify_each(
 ) -> SparsifyReport:
     """Mask each weight in the pattern that `choose` gives for its name and itself.
 
-    A text instead of a pattern is the reason to skip it. For the rest as `sparsify`, but a model in which nothing is masked is no error.
+    A text instead of a pattern is the reason to skip it. For the rest as `sparsify`, but a model in
+    which nothing is masked is no error.
     """
     degree = check_degree(degree)
     gradient, decay = check_gradient(gradient, decay)
