@@ -8,6 +8,10 @@ masked weight is a choice:
 - ``"static"``: ``x * g``, the true gradient; pruned entries stay as they are.
 
 A layer whose `Masked.dense` is True sees w itself, and w gets g.
+
+The decay of ``"sr_ste"`` is part of every backward pass: k micro-batches add it k times, clipping
+sees it, and a ``GradScaler`` divides it by a scale that it was never multiplied by. The masked decay
+of `masksolve.torch.SparseTraining` is the same term, added once a step after all that.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ class Masked(nn.Module):
         Where the blocks of the weight lie.
     gradient : {"straight_through", "sr_ste", "static"}
     decay : float
-        The factor :math:`\lambda` of ``"sr_ste"``.
+        The factor :math:`\lambda` of ``"sr_ste"``, once for every backward pass.
 
     Attributes
     ----------

@@ -24,6 +24,13 @@ from .distributed import whole, wrapper_of
 from .layers import MaskedLayer, find_masked, masked_layers
 from .layout import LAYERS, Layout, layout_of
 from .masking import Gradient, Masked, check_gradient, keep
+from .mvue import (
+    WeightGradient,
+    as_linear,
+    as_mvue_linear,
+    check_weight_gradient,
+    weight_gradient_of,
+)
 from .search import find_mask, solve
 
 __all__ = [
@@ -63,6 +70,7 @@ class ParameterReport:
         Share of the score that the mask keeps; NaN if skipped, or if all scores are 0.
     gap : float
         To the proven bound: 0 is optimal; NaN if skipped.
+    weight_gradient : {"dense", "mvue", "mvue_approximate"}
     tied : tuple of str
     """
 
@@ -73,16 +81,18 @@ class ParameterReport:
     pattern: Pattern | None = None
     kept_share: float = float("nan")
     gap: float = float("nan")
+    weight_gradient: WeightGradient = "dense"
     tied: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         shape = "×".join(map(str, self.shape)) or "no shape"
         if not self.masked:
             return f"{self.name} ({shape}): skipped, {self.reason}"
+        gradient = f", weight gradient {self.weight_gradient}" * (self.weight_gradient != "dense")
         tied = f"; the same as {', '.join(self.tied)}" if self.tied else ""
         return (
             f"{self.name} ({shape}): {self.pattern}, keeps {self.kept_share:.2%} of the score, "
-            f"gap {self.gap:.2g}{tied}"
+            f"gap {self.gap:.2g}{gradient}{tied}"
         )
 
 
@@ -123,6 +133,7 @@ def sparsify(
     degree: Degree = "exact",
     gradient: Gradient = "straight_through",
     decay: float = 0.0,
+    weight_gradient: WeightGradient = "dense",
     remainder: Ragged = "pad",
     workers: int | None = None,
 ) -> SparsifyReport:
@@ -146,7 +157,12 @@ def sparsify(
     gradient : {"straight_through", "sr_ste", "static"}
         What reaches the dense weight; see `masksolve.torch.masking`.
     decay : float
-        The factor of ``"sr_ste"``.
+        The factor of ``"sr_ste"``, once for every backward pass: with micro-batches or a
+        ``GradScaler`` take the decay of `masksolve.torch.SparseTraining` instead.
+    weight_gradient : {"dense", "mvue", "mvue_approximate"}
+        With the latter two, every masked `torch.nn.Linear` becomes a `masksolve.torch.MVUELinear`,
+        in place: its weight gradient is computed from 2:4 sparse estimates of the output
+        gradients. All other layers, subclasses too, keep theirs, and the report says so.
     remainder : {"pad", "skip", "error"}
         A layer whose sizes are no multiples of m is masked as if padded by zeros, left dense, or
         refused.
@@ -191,6 +207,7 @@ def sparsify(
         degree=degree,
         gradient=gradient,
         decay=decay,
+        weight_gradient=weight_gradient,
         remainder=remainder,
         workers=workers,
     )
@@ -214,6 +231,7 @@ def sparsify_each(
     decay: float,
     remainder: Ragged,
     workers: int | None,
+    weight_gradient: WeightGradient = "dense",
 ) -> SparsifyReport:
     """Mask each weight in the pattern that `choose` gives for its name and itself.
 
@@ -222,6 +240,7 @@ def sparsify_each(
     """
     degree = check_degree(degree)
     gradient, decay = check_gradient(gradient, decay)
+    weight_gradient = check_weight_gradient(weight_gradient)
     if remainder not in get_args(Ragged):
         raise OptionError(f"remainder must be 'pad', 'skip' or 'error', got {remainder!r}")
     if not isinstance(model, nn.Module):
@@ -252,11 +271,18 @@ def sparsify_each(
             masked, share, gap = _mask_weight(use, pattern, exact, gradient, decay, options)
             found.append((use, masked))
             entry = replace(
-                entry, pattern=pattern, kept_share=share, gap=gap, tied=tuple(use.names[1:])
-            )
+                entry, pattern=pattern, kept_share=share, gap=gap, tied=tuple(use.names[1:]),
+                weight_gradient=weight_gradient_of(use.modules[0], weight_gradient),
+            )  # fmt: skip
         reports.append(entry)
+    if found and weight_gradient not in {"dense", *(entry.weight_gradient for entry in reports)}:
+        raise OptionError(
+            f"weight_gradient={weight_gradient!r} is for layers that are torch.nn.Linear itself, and "
+            f"none of those to mask is one"
+        )
     for use, masked in found:
         for module in use.modules:
+            as_mvue_linear(module, weight_gradient)
             # Unsafe leaves out a forward pass, by which it is checked that dtype and shape stay.
             parametrize.register_parametrization(module, "weight", masked, unsafe=True)
             module.parametrizations.weight.unsafe = False  # type: ignore[union-attr]
@@ -307,6 +333,7 @@ def desparsify(model: nn.Module, *, bake: bool = True) -> None:
         if find_masked(module) is not None:
             _give_own_class(module)
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+            as_linear(module)
 
 
 def _give_own_class(module: nn.Module) -> None:

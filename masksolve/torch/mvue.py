@@ -20,11 +20,25 @@ from torch.nn import functional
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..errors import DtypeError, OptionError, RaggedShapeError, ShapeError
+from .layers import find_masked
 
-__all__ = ["MVUELinear", "mvue_2_4", "mvue_2_4_outcomes", "mvue_linear"]
+__all__ = [
+    "MVUELinear",
+    "WeightGradient",
+    "as_linear",
+    "as_mvue_linear",
+    "check_weight_gradient",
+    "mvue_2_4",
+    "mvue_2_4_outcomes",
+    "mvue_linear",
+    "weight_gradient_of",
+]
 
 #: The estimator of least variance, or draws in proportion to the magnitudes.
 Estimator = Literal["exact", "approximate"]
+#: The product of output gradients and inputs: of dense ones, or of 2:4 sparse estimates by MVUE.
+WeightGradient = Literal["dense", "mvue", "mvue_approximate"]
+_ESTIMATORS: dict[WeightGradient, Estimator] = {"mvue": "exact", "mvue_approximate": "approximate"}
 
 _PAIRS = tuple(combinations(range(4), 2))
 
@@ -231,7 +245,8 @@ class MVUELinear(nn.Linear):
     """A `torch.nn.Linear` whose weight gradient comes from 2:4 sparse output gradients.
 
     Formula and behaviour are those of `mvue_linear`. Parameters and state dict are those of
-    `torch.nn.Linear`, so the weight may be parametrized like any other.
+    `torch.nn.Linear`, so the weight may be parametrized like any other. While a mask on it is
+    switched to dense, its weight gradient is dense as well.
 
     Parameters
     ----------
@@ -315,11 +330,51 @@ class MVUELinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Return what `mvue_linear` returns for the weight and bias of this layer."""
+        masked = find_masked(self)
+        if masked is not None and masked.dense:
+            return functional.linear(input, self.weight, self.bias)
         return mvue_linear(input, self.weight, self.bias, self.estimator)
 
     def extra_repr(self) -> str:
         """Return what `repr` shows of this layer."""
         return f"{super().extra_repr()}, estimator={self.estimator}"
+
+
+def as_mvue_linear(module: nn.Module, weight_gradient: WeightGradient) -> None:
+    """Make a plain `torch.nn.Linear` an `MVUELinear`, in place, if the weight gradient asks for it.
+
+    Parameters, hooks and all that refers to the layer stay; other layers are left alone.
+    """
+    if type(module) is nn.Linear and weight_gradient != "dense":
+        module.__class__ = MVUELinear
+        module.estimator = _ESTIMATORS[weight_gradient]  # type: ignore[assignment]
+        module.was_linear = True  # type: ignore[assignment]
+
+
+def as_linear(module: nn.Module) -> None:
+    """Undo `as_mvue_linear`."""
+    if vars(module).pop("was_linear", False):
+        module.__class__ = nn.Linear
+        del module.estimator
+
+
+def weight_gradient_of(module: nn.Module, chosen: WeightGradient = "dense") -> WeightGradient:
+    """Return what the weight gradient of a layer is, or becomes if `as_mvue_linear` is given it."""
+    if isinstance(module, MVUELinear):
+        return next(
+            name for name, estimator in _ESTIMATORS.items() if estimator == module.estimator
+        )
+    return chosen if type(module) is nn.Linear else "dense"
+
+
+def check_weight_gradient(weight_gradient: str) -> WeightGradient:
+    """Return it, checked."""
+    if weight_gradient not in get_args(WeightGradient):
+        raise OptionError(
+            f"weight_gradient must be one of {', '.join(map(repr, get_args(WeightGradient)))}, "
+            f"got {weight_gradient!r}"
+        )
+    return weight_gradient  # type: ignore[return-value]  # is one of them
 
 
 class _MVUELinear(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """MVUE 2:4: exact expectations and variances over all outcomes, against oracles of its own."""
 
+import copy
 from fractions import Fraction
 from itertools import combinations, product
 
@@ -13,7 +14,15 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from masksolve import errors
-from masksolve.torch import MVUELinear, mvue_2_4, mvue_2_4_outcomes, mvue_linear
+from masksolve.torch import (
+    MVUELinear,
+    check_sparsity,
+    desparsify,
+    mvue_2_4,
+    mvue_2_4_outcomes,
+    mvue_linear,
+    sparsify,
+)
 
 ESTIMATORS = ["exact", "approximate"]
 PAIRS = list(combinations(range(4), 2))
@@ -576,3 +585,88 @@ def test_layers_that_cannot_be_replaced_say_why():
     ):
         with pytest.raises(errors.OptionError, match="one of exact, approximate, got 'none'"):
             make()
+
+
+class Small(nn.Linear):
+    """A layer that may have a forward of its own."""
+
+    def __init__(self):
+        super().__init__(8, 4)
+
+
+@pytest.mark.parametrize("option", ["mvue", "mvue_approximate"])
+def test_sparsify_makes_plain_linear_layers_draw_their_weight_gradient(option):
+    model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8), Small())
+    first = model[0]
+    seen = []
+    first.register_forward_hook(lambda *_: seen.append(1))
+    names = {name for name, _ in model.named_parameters()}
+    report = sparsify(model, 2, 4, weight_gradient=option)
+    assert [entry.weight_gradient for entry in report.masked] == [option, option, "dense"]
+    assert f"weight gradient {option}" in str(report)
+    assert model[0] is first
+    x, upstream = torch.randn(7, 8, dtype=torch.float32), torch.randn(7, 12)
+    torch.manual_seed(1)
+    output = first(x)
+    output.backward(upstream)
+    assert seen == [1]
+    weight = first.weight.detach().clone().requires_grad_()
+    torch.manual_seed(1)
+    estimator = "exact" if option == "mvue" else "approximate"
+    again = mvue_linear(x, weight, first.bias.detach(), estimator)
+    again.backward(upstream)
+    assert torch.equal(again, output)
+    # Straight-through: what the estimate gives the masked weight reaches the dense one whole.
+    assert torch.equal(first.parametrizations.weight.original.grad, weight.grad)
+    assert not torch.allclose(weight.grad, upstream.T @ x, rtol=0.01)
+    check_sparsity(model)
+    for each in (copy.deepcopy(model), model):
+        desparsify(each)
+        assert [type(layer) for layer in each] == [nn.Linear, nn.ReLU, nn.Linear, Small]
+        assert {name for name, _ in each.named_parameters()} == names
+        assert not hasattr(each[0], "estimator")
+
+
+def test_a_layer_that_was_of_the_kind_stays_so_with_its_own_estimator():
+    model = nn.Sequential(MVUELinear(8, 8, estimator="approximate"), nn.Linear(8, 8))
+    report = sparsify(model, 2, 4, weight_gradient="mvue")
+    assert [entry.weight_gradient for entry in report.masked] == ["mvue_approximate", "mvue"]
+    desparsify(model)
+    assert [type(layer) for layer in model] == [MVUELinear, nn.Linear]
+    assert [e.weight_gradient for e in sparsify(model, 2, 4).masked] == [
+        "mvue_approximate",
+        "dense",
+    ]
+
+
+def test_a_layer_that_is_switched_to_dense_has_the_dense_gradient():
+    layer = nn.Linear(8, 12)
+    sparsify(layer, 2, 4, weight_gradient="mvue")
+    layer.parametrizations.weight[0].dense = True
+    x, upstream = torch.randn(7, 8), torch.randn(7, 12)
+    layer(x).backward(upstream)
+    torch.testing.assert_close(layer.parametrizations.weight.original.grad, upstream.T @ x)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_model_sparsified_so_compiles_as_one_graph():
+    torch.compiler.reset()
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+    sparsify(model, 2, 4, weight_gradient="mvue")
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x, weights = torch.randn(6, 8), list(model.parameters())
+    gradients = []
+    for call in (model, compiled):
+        torch.manual_seed(3)
+        gradients.append(torch.autograd.grad(call(x).square().sum(), weights))
+    torch.testing.assert_close(*gradients)
+    torch.compiler.reset()
+
+
+def test_weight_gradients_that_cannot_be_are_told():
+    with pytest.raises(errors.OptionError, match="one of 'dense', 'mvue', 'mvue_approximate', got"):
+        sparsify(nn.Linear(8, 8), 2, 4, weight_gradient="sparse")
+    model = nn.Sequential(nn.Conv1d(8, 8, 1), Small())
+    with pytest.raises(errors.OptionError, match=r"layers that are torch.nn.Linear itself"):
+        sparsify(model, 2, 4, weight_gradient="mvue")
+    assert not any(parametrize.is_parametrized(layer) for layer in model)
