@@ -1,11 +1,13 @@
 """Hypothesis as a test suite wants it: the same examples every time, however slow the machine."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from safetensors.numpy import load_file
 
+os.environ["HF_HUB_OFFLINE"] = "1"
 settings.register_profile("masksolve", deadline=None, derandomize=True)
 settings.load_profile("masksolve")
 

@@ -22,6 +22,7 @@ INSIDE = {
 }
 MODULES = ["masksolve", *(m.name for m in pkgutil.walk_packages(masksolve.__path__, "masksolve."))]
 INSIDE |= {name for name in MODULES if name.startswith("masksolve.torch.")}
+INSIDE -= {"masksolve.torch.hugging_face"}
 PUBLIC = [name for name in MODULES if not any(f"{name}.".startswith(f"{room}.") for room in INSIDE)]
 # Documented whole, by automodule.
 WHOLE = {"masksolve.errors", "masksolve.testing.strategies"}

@@ -34,7 +34,10 @@ LEVELS = {
     "cli": 10,
 }
 # scores < tiling and residual < certify within their level.
-HEAVY = ["torch", "ortools", "networkx", "numba", "scipy", "matplotlib", "tqdm", "typer"]
+HEAVY = [
+    *("torch", "ortools", "networkx", "numba", "scipy", "matplotlib", "tqdm", "typer"),
+    *("accelerate", "transformers"),
+]
 
 
 def imports_of(path):
@@ -117,6 +120,12 @@ def heavy_modules_after(code):
 
 def test_importing_masksolve_brings_in_nothing_heavy():
     assert heavy_modules_after("import masksolve") == []
+
+
+def test_importing_the_torch_room_brings_in_no_transformers():
+    heavy = heavy_modules_after("import masksolve.torch")
+    assert "torch" in heavy
+    assert not {"accelerate", "transformers"} & set(heavy)
 
 
 def test_the_check_for_heavy_imports_can_fail():
