@@ -8,13 +8,13 @@ columns at most, so that they can be read on a narrow screen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import MissingDependencyError, OptionError, ShapeError
 from .pattern import Degree, Pattern, as_integer
@@ -36,6 +36,7 @@ __all__ = [
     "plot_losses",
     "plot_masks",
     "plot_patterns",
+    "plot_runs",
 ]
 
 _KEPT = "#D55E00"  # vermillion
@@ -603,6 +604,69 @@ def plot_flip_ratios(
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def plot_runs(
+    runs: Mapping[str, ArrayLike], *, steps: ArrayLike, what: str, title: str = ""
+) -> Figure:
+    """Draw a quantity of training runs against the step: the mean over seeds, and its spread.
+
+    Parameters
+    ----------
+    runs : mapping of str to (s, k) array
+        By the name of what was trained: s runs, k points of each.
+    steps : (k,) array
+        Where the points are.
+    what : str
+        The quantity, with its unit.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The band around each line is one standard deviation over the runs wide, up and down; one
+        run has none.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    OptionError, ShapeError
+        There is nothing to draw, or a run has not one value for every step.
+
+    Examples
+    --------
+    >>> figure = plot_runs({"sparse": [[3, 2, 1], [3, 1, 1]]}, steps=[0, 10, 20], what="loss, nats")
+    >>> figure.axes[0].lines[0].get_ydata()
+    array([3. , 1.5, 1. ])
+    """
+    places = np.asarray(steps)
+    values = {name: np.atleast_2d(np.asarray(run, dtype=float)) for name, run in runs.items()}
+    if not values or not places.size:
+        raise OptionError("there is no run to draw")
+    for name, value in values.items():
+        if value.ndim != 2 or places.ndim != 1 or value.shape[1] != places.size or not len(value):
+            raise ShapeError(
+                f"every run must have one value for each of the steps, an array (runs, steps): got "
+                f"shape {np.shape(runs[name])} for {name!r}, and steps of shape {places.shape}"
+            )
+    figure = _figure(6.5, 4.2)
+    axes = figure.add_subplot()
+    for index, (name, value) in enumerate(values.items()):
+        colour, mean = _COLOURS[index % len(_COLOURS)], value.mean(axis=0)
+        axes.plot(places, mean, color=colour, label=name)
+        if len(value) > 1:
+            spread = value.std(axis=0, ddof=1)
+            axes.fill_between(
+                places, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0
+            )
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel(_plain(what))
+    axes.set_title(_plain(title))
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend(figure, axes)
     return figure
 
 

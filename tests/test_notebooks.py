@@ -11,8 +11,8 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def test_all_five_are_there():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+def test_all_six_are_there():
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -31,7 +31,7 @@ def test_notebooks_are_committed_without_output_and_end_in_assertions(path):
 def test_notebooks_run(path):
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(FOLDER)}}
-    NotebookClient(notebook, timeout=120, resources=resources, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=300, resources=resources, kernel_name="python3").execute()
     assert any(
         "image/png" in output.get("data", {})
         for cell in notebook.cells

@@ -19,6 +19,7 @@ from masksolve.plot import (
     plot_losses,
     plot_masks,
     plot_patterns,
+    plot_runs,
 )
 from masksolve.solution import Comparison
 
@@ -295,6 +296,35 @@ def test_flip_ratios_are_drawn_over_their_band():
     for ratios in ([], [1.0]):
         with pytest.raises(OptionError, match="a ratio for every decay"):
             plot_flip_ratios([] if not ratios else [1e-3, 1e-4], ratios, accept=(0.6, 0.9))
+
+
+def test_runs_are_drawn_with_their_spread():
+    runs = {"dense": [[2.0, 1.0], [4.0, 1.0], [6.0, 4.0]], "_sparse $": [3.0, 2.0]}
+    figure = plot_runs(runs, steps=[10, 20], what="loss")
+    (axes,) = figure.axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [
+        [[10, 4], [20, 2]],
+        [[10, 3], [20, 2]],
+    ]
+    (band,) = axes.collections  # one run has no spread
+    points = {tuple(point) for point in band.get_paths()[0].vertices.round(9).tolist()}
+    assert points == {(10, 2), (10, 6), (20, round(2 - 3**0.5, 9)), (20, round(2 + 3**0.5, 9))}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["dense", r"_sparse \$"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "steps", "error", "message"),
+    [
+        ({}, [1], OptionError, "no run to draw"),
+        ({"a": []}, [], OptionError, "no run to draw"),
+        ({"a": [[1, 2], [3, 4]]}, [1, 2, 3], ShapeError, r"got shape \(2, 2\) for 'a'"),
+        ({"a": np.ones((1, 2, 2))}, [1, 2], ShapeError, r"\(1, 2, 2\)"),
+        ({"a": np.ones((0, 2))}, [1, 2], ShapeError, r"\(0, 2\)"),
+    ],
+)
+def test_runs_that_cannot_be_drawn_are_told(runs, steps, error, message):
+    with pytest.raises(error, match=message):
+        plot_runs(runs, steps=steps, what="loss")
 
 
 def test_suffixes():

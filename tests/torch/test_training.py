@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import masksolve.torch as mt
 from masksolve.errors import MethodError, NonFiniteError, OptionError
@@ -451,16 +452,17 @@ def test_a_state_of_something_else_is_refused():
 
 def test_compiled_as_eager():
     """Through an update, which writes into the compiled model's masks, and on to dense."""
-    found = []
+    found, counter = [], CompileCounterWithBackend("aot_eager")
     for compiled in (False, True):
         torch._dynamo.reset()
         model = network()
         optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
         mt.SparseTraining(model, optimizer, update_every=2, decay=0.1, dense_after=4)
-        call = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
+        call = torch.compile(model, fullgraph=True, backend=counter) if compiled else model
         train(call, optimizer, range(6))
         found.append(model.state_dict())
     torch.testing.assert_close(*found)
+    assert counter.frame_count == 2  # the update compiled nothing anew, the switch did
 
 
 def test_a_layer_that_is_changed_meanwhile_is_told():
