@@ -89,16 +89,18 @@ def _timed(call: Callable[[], object]) -> tuple[float, float]:
 
 def reach(data: dict[str, Any]) -> list[Goal]:
     """Form the goals: ratios within each repeat, and seconds."""
-    steps = data["steps"]
     goals = []
-    for name in steps["seconds"]:
-        if name != "dense":
+    for steps in data["steps"]:
+        for name in steps["seconds"]:
+            if name == "dense":
+                continue
             must = 1.05 if "between" in name else 1.30
             wall, cpu = (
                 [a / b for a, b in zip(times[name], times["dense"], strict=True)]
                 for times in (steps["seconds"], steps["cpu_seconds"])
             )
-            what, note = f"step, {name}, of a dense one", " ".join(middle(cpu))
+            what = f"step, width {steps['model']['width']}, {name}, of a dense one"
+            note = " ".join(middle(cpu))
             goals.append(Goal(what, f"<= {must}×", "", (must, None), wall, note=note))
     for (n, m), limit in LIMITS.items():
         times = data["sparsify"]["seconds"][f"{n}:{m}"]
@@ -125,8 +127,9 @@ def to_markdown(data: dict[str, Any]) -> str:
         + f"; {data['date']}. Load average before and after: {machine['load_before']}, "
         f"{machine['load_after']}.",
         "",
-        f"A transformer over bytes ({_told(data['steps']['model'])}), float32, batches of "
-        f"{data['steps']['batch']}, AdamW, all linear layers but the head masked, with masked decay. "
+        "Transformers over bytes ("
+        + "; ".join(f"{_told(steps['model'])}, batch {steps['batch']}" for steps in data["steps"])
+        + "), float32, AdamW, all linear layers but the head masked, with masked decay. "
         f"{settings['repeats']} repeats, interleaved; medians, with quartiles; ratios are formed "
         f"within each repeat. *CPU*: the same ratio of the time that threads spent on a CPU, which "
         f"others on the machine disturb less. The model to sparsify: "
@@ -139,8 +142,12 @@ def to_markdown(data: dict[str, Any]) -> str:
         "## Steps",
         "",
         *table(
-            ["step", "time"],
-            [[name, time_of(times)] for name, times in data["steps"]["seconds"].items()],
+            ["width", "step", "time"],
+            [
+                [str(steps["model"]["width"]), name, time_of(times)]
+                for steps in data["steps"]
+                for name, times in steps["seconds"].items()
+            ],
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ of `masksolve.torch.SparseTraining` is the same term, added once a step after al
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, Literal, get_args
 
@@ -161,6 +162,9 @@ class _Keep(torch.autograd.Function):
                 gradient = gradient + ctx.decay * keep(weight, ~mask)
         return gradient, None, None, None
 
+
+# Autograd asks for it at every call; made anew each time it is a third of what a small mask costs.
+_Keep.forward.__signature__ = inspect.signature(_Keep.forward)  # type: ignore[attr-defined]
 
 #: Integers of the size of a floating-point number.
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

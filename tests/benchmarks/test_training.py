@@ -17,17 +17,17 @@ def test_run_and_report(tmp_path):
         "machine": {"cpu": "x", "cores": 2, "load_before": 0, "load_after": 0},
         "versions": {"torch": torch.__version__},
         "settings": {"repeats": 2, "threads": 1, "quick": True},
-        "steps": training.measure_steps(2, TINY, 2, lambda *now: told.append(now)),
+        "steps": [training.measure_steps(2, TINY, 2, lambda *now: told.append(now))],
         "sparsify": training.measure_sparsify(2, TINY, lambda *now: told.append(now)),
     }
-    assert {len(times) for times in data["steps"]["seconds"].values()} == {2}
+    assert {len(times) for times in data["steps"][0]["seconds"].values()} == {2}
     assert len(told) == 2 + 2 * len(training.LIMITS)
     paths = training.write(data, tmp_path)
     record = json.loads(paths[0].read_text())
     assert len(record["reach"]) == 2 * len(training.PATTERNS) + len(training.LIMITS)
-    times = data["steps"]["seconds"]
+    times = data["steps"][0]["seconds"]
     ratio = times["2:4, at an update"][0] / times["dense"][0]
-    goal = next(g for g in record["reach"] if g["what"].startswith("step, 2:4, at an update"))
+    goal = next(g for g in record["reach"] if g["what"].startswith("step, width 16, 2:4, at an update"))
     assert goal["ratios"][0] == ratio
     assert goal["must"] == "<= 1.3×"
     assert goal["what"] in paths[1].read_text()
