@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from ..bands import check_workers
 from ..errors import MaskError, NonFiniteError, OptionError, ShapeError
 from ..methods import BlockSolver, find_method
 from ..pattern import Degree, Pattern, check_degree
@@ -258,7 +259,7 @@ def sparsify_each(
             f"then wrap it by DistributedDataParallel or fully_shard"
         )
     options: dict[str, Any] = {
-        "method": method, "backend": backend, "degree": degree, "workers": workers,
+        "method": method, "backend": backend, "degree": degree, "workers": check_workers(workers),
         "remainder": "error" if remainder == "error" else "pad",
     }  # fmt: skip
     reports, found = [], []

@@ -227,7 +227,8 @@ class SparseTraining:
             A weight has NaN or infinities; all masks stay as they were.
         """
         start = time.perf_counter()
-        masks = [self._find(layer) for layer in self._layers]
+        workers = check_workers(self._search["workers"])  # once, it reads files
+        masks = [self._find(layer, workers) for layer in self._layers]
         flips = [
             int(torch.count_nonzero(mask != layer.masked.mask))
             for layer, mask in zip(self._layers, masks, strict=True)
@@ -246,9 +247,9 @@ class SparseTraining:
             self._on_update(self.last_update)
         return self.last_update
 
-    def _find(self, layer: MaskedLayer) -> Tensor:
+    def _find(self, layer: MaskedLayer, workers: int) -> Tensor:
         masked = layer.masked
-        options = {**self._search, "degree": masked.degree}
+        options = {**self._search, "degree": masked.degree, "workers": workers}
         try:
             mask, _ = search(
                 whole(layer.weight), masked.layout, masked.pattern, True, f"layer {layer.name!r}",

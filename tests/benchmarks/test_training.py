@@ -27,7 +27,9 @@ def test_run_and_report(tmp_path):
     assert len(record["reach"]) == 2 * len(training.PATTERNS) + len(training.LIMITS)
     times = data["steps"][0]["seconds"]
     ratio = times["2:4, at an update"][0] / times["dense"][0]
-    goal = next(g for g in record["reach"] if g["what"].startswith("step, width 16, 2:4, at an update"))
+    goal = next(
+        g for g in record["reach"] if g["what"].startswith("step, width 16, 2:4, at an update")
+    )
     assert goal["ratios"][0] == ratio
     assert goal["must"] == "<= 1.3×"
     assert goal["what"] in paths[1].read_text()
