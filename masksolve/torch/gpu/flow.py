@@ -1,0 +1,242 @@
+"""Optimal n:m masks, exactly n of every m: dual ascent, then augmenting paths, all in int32.
+
+Scores s of a block become integers :math:`q = \\mathrm{round}(2^{23 - e} s)`, with the largest in
+:math:`[2^e, 2^{e+1})`: the unit is the last bit that float32 has for it, and masks are optimal for q.
+With column prices v, the residual of an entry is :math:`r_{ij} = q_{ij} - v_j`.
+
+1. *Dual ascent*: in turn, row prices u lie between the n-th and the next largest of q - v in each
+   row, and column prices v between those of q - u in each column.
+2. *Start*: every row keeps its n largest residuals. Rows are right then, and optimal for v.
+3. *Paths*: a column with too many gives one up to a column with too few, by way of rows that
+   exchange an entry for another. An exchange costs :math:`r_{ij} - r_{ik} \\ge 0`. The path of
+   least cost from any column with too many, found by Bellman and Ford's rounds over rows and columns at
+   once, is taken, and its distances are added to r, so that all rows stay optimal for their
+   prices. A path mends a column for good, so it ends.
+
+At the end rows and columns are right, and each row keeps its n largest residuals: no mask is better
+(weak duality). All sums are below :math:`2^{31}` for m <= 32.
+
+Each program takes a few blocks, whose loops end when the last of them is done. Nothing depends on the
+order in which programs run, so the same scores have the same mask.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+__all__ = ["LARGEST_M", "find_masks"]
+
+LARGEST_M = 32
+_FAR = tl.constexpr(2**30 + 2**29)
+#: Half of the bracket in which prices are sought after the first round: a 16th of the largest score.
+_NEAR = tl.constexpr(2**19)
+
+
+@triton.jit
+def _count(flags, axis: tl.constexpr):
+    return tl.sum(flags.to(tl.int32), axis=axis)
+
+
+@triton.jit
+def _halve(low, high, values, inside, n: tl.constexpr, axis: tl.constexpr):
+    """Half of a bracket: more than n values or n are above `low`, n or less above `high`.
+
+    With n above the middle both become the middle.
+    """
+    middle = low + (high - low) // 2
+    count = _count(inside & (values > tl.expand_dims(middle, axis)), axis)
+    return tl.where(count >= n, middle, low), tl.where(count <= n, middle, high)
+
+
+@triton.jit
+def _between(values, inside, low, high, n: tl.constexpr, axis: tl.constexpr, STEPS: tl.constexpr):
+    """The midpoint between the n-th largest value along an axis and the next, if it is in a bracket.
+
+    Else, or where the steps do not tell the two apart, something near, which an ascent may take too.
+    """
+    low = tl.maximum(low, tl.min(tl.where(inside, values, _FAR), axis=axis) - 1)
+    high = tl.minimum(high, tl.max(tl.where(inside, values, -_FAR), axis=axis))
+    for _ in tl.static_range(STEPS):
+        low, high = _halve(low, high, values, inside, n, axis)
+    border = tl.expand_dims(low + (high - low) // 2, axis)
+    above = tl.min(tl.where(inside & (values > border), values, _FAR), axis=axis)
+    below = tl.max(tl.where(inside & (values <= border), values, -_FAR), axis=axis)
+    found = (low == high) & (above < _FAR) & (below > -_FAR)
+    return tl.where(found, below + (above - below) // 2, low)
+
+
+@triton.jit
+def _ascend(q, u, v, inside, real, NEAR: tl.constexpr, n: tl.constexpr, STEPS: tl.constexpr):
+    """One round of dual ascent, rows and then columns, no price further than that from what it was."""
+    u = _between(q - v[:, None, :], inside, u - NEAR, u + NEAR, n, 2, STEPS)
+    u = tl.where(real, u, 0)
+    v = _between(q - u[:, :, None], inside, v - NEAR, v + NEAR, n, 1, STEPS)
+    return u, tl.where(real, v, 0)
+
+
+@triton.jit
+def _largest(values, inside, n: tl.constexpr):
+    """The n largest values of every row; of equal ones the first."""
+    low = tl.min(tl.where(inside, values, 2**29), axis=2) - 1
+    high = tl.max(tl.where(inside, values, -(2**29)), axis=2)
+    while tl.max(tl.max(high - low, axis=1), axis=0) > 1:
+        low, high = _halve(low, high, values, inside, n, 2)
+    # Now n values are above `high`, or those that are missing equal it.
+    above = inside & (values > high[:, :, None])
+    equal = inside & (values == high[:, :, None])
+    room = n - _count(above, 2)
+    return above | (equal & (tl.cumsum(equal.to(tl.int32), axis=2) <= room[:, :, None]))
+
+
+@triton.jit
+def _power_of_two(exponent):
+    return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _exponent(scores):
+    """The exponent of the largest score of each block, as float32 has it, plus 127."""
+    top = tl.max(tl.max(scores, axis=2), axis=1)
+    return tl.maximum(top.to(tl.int32, bitcast=True) >> 23, 1)
+
+
+@triton.jit
+def _solve(
+    scores, mask, prices, start, bad,
+    blocks, grid_rows, grid_columns, rows, columns,
+    stride_matrix, stride_row, stride_column,
+    n: tl.constexpr, m: tl.constexpr, SIZE: tl.constexpr, BLOCKS: tl.constexpr,
+    ROUNDS: tl.constexpr, ABSOLUTE: tl.constexpr, WARM: tl.constexpr, PRICES: tl.constexpr,
+):  # fmt: skip
+    block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
+    matrix = block // (grid_rows * grid_columns)
+    line = tl.arange(0, SIZE)
+    row = ((block // grid_columns) % grid_rows * m)[:, None] + line[None, :]
+    column = (block % grid_columns * m)[:, None] + line[None, :]
+    there = (block < blocks)[:, None] & (line < m)[None, :]
+    own_row, own_column = there & (row < rows), there & (column < columns)
+    own = own_row[:, :, None] & own_column[:, None, :]
+    source = matrix[:, None, None] * stride_matrix + row[:, :, None] * stride_row
+    source += column[:, None, :] * stride_column
+    s = tl.load(scores + source, mask=own, other=0).to(tl.float32)
+    finite = tl.abs(s) < float("inf")
+    tl.atomic_max(bad, 1, mask=tl.max((own & ~finite).to(tl.int32).reshape(BLOCKS * SIZE * SIZE)) > 0)
+    s = tl.where(finite, s, 0)
+    if ABSOLUTE:
+        s = tl.abs(s)
+    exponent = _exponent(tl.abs(s))
+    first = (150 - exponent) // 2
+    scale = _power_of_two(first)[:, None, None], _power_of_two(150 - exponent - first)[:, None, None]
+    scaled = s * scale[0] * scale[1]
+    q = tl.floor(scaled + 0.5).to(tl.int32)
+
+    # Rows and columns beyond m have no part in anything.
+    real = (line < m)[None, :]
+    inside = real[:, :, None] & real[:, None, :]
+    v = tl.zeros((BLOCKS, SIZE), tl.int32)
+    if WARM:
+        v = tl.load(start + block[:, None] * m + line[None, :], mask=there, other=0)
+        v = tl.floor(v * scale[0].reshape(BLOCKS, 1) * scale[1].reshape(BLOCKS, 1) + 0.5).to(tl.int32)
+        v = tl.minimum(tl.maximum(v, -(2**25)), 2**25)
+    u, v = _ascend(q, tl.zeros((BLOCKS, SIZE), tl.int32), v, inside, real, _FAR // 2, n, 8)
+    for _ in tl.static_range(ROUNDS - 1):
+        u, v = _ascend(q, u, v, inside, real, _NEAR, n, 6)
+
+    r = tl.where(inside, q - v[:, None, :], -_FAR)
+    x = _largest(r, inside, n)
+    surplus = tl.where(real, tl.sum(x.to(tl.int32), axis=1) - n, 0)
+    while tl.max(tl.max(surplus, axis=1), axis=0) > 0:
+        distance = tl.where(surplus > 0, 0, _FAR)
+        reached = tl.full((BLOCKS, SIZE), _FAR, tl.int32)  # rows
+        by_row = tl.zeros((BLOCKS, SIZE), tl.int32)
+        by_column = tl.zeros((BLOCKS, SIZE), tl.int32)
+        shorter = 1
+        while shorter > 0:
+            leave = tl.where(x & (distance < _FAR)[:, None, :], distance[:, None, :] + r, _FAR)
+            best, place = tl.min(leave, axis=2, return_indices=True)
+            better = best < reached
+            reached = tl.where(better, best, reached)
+            by_column = tl.where(better, place, by_column)
+            enter = inside & ~x & (reached < _FAR)[:, :, None]
+            best, place = tl.min(tl.where(enter, reached[:, :, None] - r, _FAR), axis=1, return_indices=True)
+            better = best < distance
+            distance = tl.where(better, best, distance)
+            by_row = tl.where(better, place, by_row)
+            shorter = tl.max(tl.max(better.to(tl.int32), axis=1), axis=0)
+        short = tl.where(surplus < 0, distance, _FAR)
+        length, at = tl.min(short, axis=1, return_indices=True)
+        going = tl.max(surplus, axis=1) > 0
+        raised = tl.where(going[:, None] & real, tl.minimum(distance, length[:, None]), 0)
+        v -= raised
+        r = tl.where(inside, r + raised[:, None, :], r)
+        while tl.max(going.to(tl.int32), axis=0) > 0:
+            here = (line[None, :] == at[:, None]) & going[:, None]
+            i = tl.sum(tl.where(here, by_row, 0), axis=1)
+            through = (line[None, :] == i[:, None]) & going[:, None]
+            j = tl.sum(tl.where(through, by_column, 0), axis=1)
+            there_now = line[None, :] == j[:, None]
+            x = (x | (through[:, :, None] & here[:, None, :])) & ~(
+                through[:, :, None] & there_now[:, None, :]
+            )
+            at = tl.where(going, j, at)
+            going &= tl.sum(tl.where(there_now, surplus, 0), axis=1) <= 0
+        surplus = tl.where(real, tl.sum(x.to(tl.int32), axis=1) - n, 0)
+
+    target = matrix[:, None, None] * rows * columns + row[:, :, None] * columns + column[:, None, :]
+    tl.store(mask + target, x.to(tl.int8), mask=own)
+    if PRICES:
+        unit = 1 / scale[0].reshape(BLOCKS, 1) / scale[1].reshape(BLOCKS, 1)
+        tl.store(prices + block[:, None] * m + line[None, :], v.to(tl.float32) * unit, mask=there)
+
+
+def find_masks(
+    scores: torch.Tensor,
+    n: int,
+    m: int,
+    *,
+    absolute: bool = True,
+    start: torch.Tensor | None = None,
+    want_prices: bool = False,
+    blocks_each: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Find the masks of matrices.
+
+    Parameters
+    ----------
+    scores : (K, R, C) Tensor of float16, bfloat16 or float32
+        Any strides. Ragged edges count as padded by zeros.
+    n, m : int
+        0 < n < m <= 32.
+    absolute : bool
+        Take magnitudes.
+    start : (blocks, m) float32 Tensor, optional
+        Column prices of an earlier search, in the unit of the scores: fewer rounds of ascent.
+    want_prices : bool
+    blocks_each : int, optional
+        Blocks to a program, a power of 2.
+
+    Returns
+    -------
+    mask : (K, R, C) bool Tensor
+    prices : (blocks, m) float32 Tensor or None
+        Column prices, in the unit of the scores.
+    bad : (1,) int32 Tensor
+        1 if a score is not finite; the mask means nothing then. Nothing waits for it here.
+    """
+    matrices, rows, columns = scores.shape
+    grid_rows, grid_columns = -(-rows // m), -(-columns // m)
+    blocks = matrices * grid_rows * grid_columns
+    mask = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
+    bad = torch.zeros(1, dtype=torch.int32, device=scores.device)
+    prices = torch.empty(blocks, m, device=scores.device) if want_prices else None
+    size = max(2, triton.next_power_of_2(m))
+    each = blocks_each or max(1, 32 // size)
+    if blocks:
+        _solve[(triton.cdiv(blocks, each),)](
+            scores, mask.view(torch.int8), prices, start, bad,
+            blocks, grid_rows, grid_columns, rows, columns, *scores.stride(),
+            n=n, m=m, SIZE=size, BLOCKS=each, ROUNDS=1 if start is not None else 3,
+            ABSOLUTE=absolute, WARM=start is not None, PRICES=want_prices,
+            num_warps=max(1, min(4, each * size * size // 512)),
+        )  # fmt: skip
+    return mask, prices, bad
