@@ -13,6 +13,7 @@ except ImportError as _error:
     ) from _error
 
 from .conversion import ConversionReport, LayerConversion, convert_unstructured
+from .gated import GEGLU, SwiGLU, geglu, swiglu
 from .layers import MaskedLayer, masked_layers
 from .layout import Layout
 from .masking import Masked
@@ -32,6 +33,7 @@ from .training import MaskUpdate, SparseTraining
 from .tuning import DecayRun, DecaySearch, tune_decay
 
 __all__ = [
+    "GEGLU",
     "ConversionReport",
     "DecayRun",
     "DecaySearch",
@@ -47,12 +49,14 @@ __all__ = [
     "ReconstructionReport",
     "SparseTraining",
     "SparsifyReport",
+    "SwiGLU",
     "TensorSolution",
     "check_same_masks",
     "check_sparsity",
     "convert_unstructured",
     "desparsify",
     "find_mask",
+    "geglu",
     "masked_layers",
     "mvue_2_4",
     "mvue_2_4_outcomes",
@@ -60,5 +64,6 @@ __all__ = [
     "reconstruct",
     "solve",
     "sparsify",
+    "swiglu",
     "tune_decay",
 ]
