@@ -128,18 +128,20 @@ class SparseTrainingCallback(TrainerCallback, ExportableState):
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         if isinstance(optimizer, AcceleratedOptimizer):
             optimizer = optimizer.optimizer
+        dense = [layer.masked for layer in masked_layers(model) if layer.masked.dense]
+        if self._options["dense_after"] is None and not state.global_step:
+            dense = []  # they stay so
         with ExitStack() as undo:
+            for masked in dense:
+                masked.dense = False
+                undo.callback(setattr, masked, "dense", True)
             training = undo.enter_context(
                 SparseTraining(model, optimizer, total_steps=state.max_steps, **self._options)
             )
             if state.global_step:
                 training.load_state_dict(self._saved(state))
-            elif training.dense_after is not None:
-                dense = [layer.masked for layer in masked_layers(model) if layer.masked.dense]
-                for masked in dense:
-                    masked.dense = False
-                if dense:
-                    training.update()
+            elif dense:
+                training.update()
             undo.pop_all()
         self.training = training
 

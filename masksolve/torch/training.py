@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -111,6 +112,9 @@ class SparseTraining:
     The flip rate is the share of all entries whose mask changed since the update before. A layer
     whose ``masked.dense`` is True has no decay, but its mask is updated: a dense reference.
 
+    That a layer is switched to dense is in the state dict of this, not in the model's: to save a model
+    that ended dense, take the masks off (`desparsify` with ``bake=False``).
+
     A step with a closure has the decay added after each call of the closure.
 
     Examples
@@ -157,26 +161,24 @@ class SparseTraining:
         if on_update is not None and not callable(on_update):
             raise OptionError(f"on_update must be callable or None, got {on_update!r}")
         check_workers(workers)
-        self._layers = list(masked_layers(model))
-        self._options: dict[str, Any] = {
-            "layers": [layer.name for layer in self._layers],
-            "update_every": check_steps("update_every", update_every),
-            "decay": check_decay(decay),
-            "dense_after": _check_dense_after(dense_after, total_steps),
-            "method": method if isinstance(method, str) else getattr(method, "__name__", ""),
-            "backend": backend,
-        }
+        self._layers = list(masked_layers(_unwrapped(model)))
+        self.update_every = check_steps("update_every", update_every)
+        self.decay = check_decay(decay)
+        self.dense_after = _check_dense_after(dense_after, total_steps)
+        self.step, self.frozen = 0, False
         for layer in self._layers:
             find_method(method, backend, layer.masked.pattern, layer.masked.degree)
-        _check_layers(self._layers, optimizer, decay)
+        _groups_of(self._layers, optimizer, self.decay)
+        if all(layer.masked.dense for layer in self._layers):
+            raise OptionError(
+                "all masked layers are switched to dense, which they stay: set masked.dense = False "
+                "in each of masked_layers(model) to train with masks again"
+            )
         if optimizer in _ATTACHED:
             raise OptionError(
-                "the optimizer has a SparseTraining already; detach() that one before"
+                "the optimizer has a SparseTraining already: detach() that one, or make a new "
+                "optimizer"
             )
-        self.update_every: int = self._options["update_every"]
-        self.decay: float = self._options["decay"]
-        self.dense_after: int | None = self._options["dense_after"]
-        self.step, self.frozen = 0, False
         self.last_update: MaskUpdate | None = None
         self._search = {
             "method": method, "backend": backend, "workers": workers, "remainder": "pad"
@@ -236,7 +238,7 @@ class SparseTraining:
         for layer, mask in zip(self._layers, masks, strict=True):
             layer.masked.mask.copy_(mask)
         sizes = [mask.numel() for mask in masks]
-        names = self._options["layers"]
+        names = [layer.name for layer in self._layers]
         self.last_update = MaskUpdate(
             self.step,
             sum(flips) / max(sum(sizes), 1),
@@ -264,10 +266,20 @@ class SparseTraining:
     def state_dict(self) -> dict[str, Any]:
         """Return step, switches and options, in plain types that ``torch.load`` takes.
 
-        Masks are buffers of the model, whose own ``state_dict`` has them.
+        Masks are buffers of the model, whose own ``state_dict`` has them; which layers are switched
+        to dense is here alone.
         """
+        method = self._search["method"]
+        options = {
+            "layers": [layer.name for layer in self._layers],
+            "update_every": self.update_every,
+            "decay": self.decay,
+            "dense_after": self.dense_after,
+            "method": method if isinstance(method, str) else getattr(method, "__name__", ""),
+            "backend": self._search["backend"],
+        }
         dense = [layer.name for layer in self._layers if layer.masked.dense]
-        return {"step": self.step, "frozen": self.frozen, "dense": dense, "options": self._options}
+        return {"step": self.step, "frozen": self.frozen, "dense": dense, "options": options}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a state was taken; model and optimizer load their own.
@@ -278,40 +290,56 @@ class SparseTraining:
             It is the state of something else, of another model or of other options; nothing of
             it is taken then.
         """
-        wanted = self.state_dict()
-        if not isinstance(state, dict) or state.keys() != wanted.keys():
+        own = self.state_dict()
+        if not isinstance(state, dict) or state.keys() != own.keys():
             got = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
             raise OptionError(
-                f"this is no state of a SparseTraining, which has {sorted(wanted)}: got {got}"
+                f"this is no state of a SparseTraining, which has {sorted(own)}: got {got}"
             )
+        step, options, dense = as_integer(state["step"]), state["options"], state["dense"]
+        names = own["options"]["layers"]
+        if (
+            step is None
+            or step < 0
+            or not isinstance(state["frozen"], bool)
+            or not isinstance(options, dict)
+            or not isinstance(dense, list)
+        ):
+            raise OptionError(f"this is no state of a SparseTraining: got {reprlib.repr(state)}")
         differ = [
-            f"{name} is {reprlib.repr(own)} here, {reprlib.repr(state['options'].get(name))} there"
-            for name, own in self._options.items()
-            if state["options"].get(name) != own
+            f"{name} is {reprlib.repr(value)} here, {reprlib.repr(options.get(name))} there"
+            for name, value in own["options"].items()
+            if options.get(name) != value
         ]
         if differ:
             raise OptionError(
                 f"the state is of a SparseTraining with other options: {'; '.join(differ)}. Make "
                 f'this one with those, or set state["options"] to go on with new ones'
             )
-        self.step, self.frozen = state["step"], state["frozen"]
+        unknown = [name for name in dense if name not in names]
+        if unknown:
+            raise OptionError(
+                f"the state has layers that are switched to dense, {_listed(unknown)}, which the "
+                f"model does not have"
+            )
+        self.step, self.frozen = step, state["frozen"]
         for layer in self._layers:
-            layer.masked.dense = layer.name in state["dense"]
+            layer.masked.dense = layer.name in dense
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        _check_layers(self._layers, optimizer, self.decay)
+        groups = _groups_of(self._layers, optimizer, self.decay)
         if not self.decay:
             return None
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
-            self._add_decay()
+            self._add_decay(groups)
             return None
 
         def with_decay() -> Any:
             loss = closure()
-            self._add_decay()
+            self._add_decay(groups)
             return loss
 
         if len(args) > 1:
@@ -319,10 +347,10 @@ class SparseTraining:
         return args, {**kwargs, "closure": with_decay}
 
     @torch.no_grad()
-    def _add_decay(self) -> None:
+    def _add_decay(self, groups: list[dict[str, Any]]) -> None:
         # A fused optimizer divides gradients by the scale of a GradScaler within its step.
         scale = getattr(self._optimizer, "grad_scale", None)
-        for layer in self._layers:
+        for layer, group in zip(self._layers, groups, strict=True):
             gradient = layer.weight.grad
             if gradient is None or layer.masked.dense:
                 continue
@@ -330,7 +358,9 @@ class SparseTraining:
             pruned = keep(own_part(weight, weight), own_part(~layer.masked.mask, weight))
             if scale is not None:
                 pruned *= scale.to(pruned.device)
-            own_part(gradient, weight).add_(pruned, alpha=self.decay)
+            # An optimizer that climbs takes the gradient with the other sign.
+            sign = -1 if group.get("maximize") else 1
+            own_part(gradient, weight).add_(pruned, alpha=sign * self.decay)
 
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         # A fused optimizer leaves weights alone if a GradScaler found infinities; others are not
@@ -340,23 +370,36 @@ class SparseTraining:
             return
         self.step += 1
         if self.dense_after is not None and self.step >= self.dense_after:
-            if self.step == self.dense_after:
-                for layer in self._layers:
-                    layer.masked.dense = True
+            for layer in self._layers:
+                layer.masked.dense = True
         elif self.step % self.update_every == 0 and not self.frozen:
             self.update()
 
 
-def _check_layers(layers: list[MaskedLayer], optimizer: Optimizer, decay: float) -> None:
-    """Check that layers have the masks and dense weights that they had, and the optimizer too."""
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model in what wraps it, so that its layers have the same names with and without."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif "_orig_mod" in model._modules:  # of torch.compile
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+def _groups_of(
+    layers: list[MaskedLayer], optimizer: Optimizer, decay: float
+) -> list[dict[str, Any]]:
+    """Return each layer's group of the optimizer; masks and dense weights must be those they were."""
     if not layers:
         raise OptionError("the model has no masks; masksolve.torch.sparsify puts them on")
-    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-    missing = [layer.name for layer in layers if id(layer.weight) not in held]
+    groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
+    missing = [layer.name for layer in layers if id(layer.weight) not in groups]
     if missing:
         raise OptionError(
             f"the optimizer does not hold the dense weights of {_listed(missing)}; make it of the "
-            f"model's parameters, or give the part of the model whose parameters it has"
+            f"model's parameters, or give the part of the model whose parameters it has; layers "
+            f"that are not to be trained are left out by exclude of sparsify"
         )
     for layer in layers:
         masked = find_masked(layer.module)
@@ -370,6 +413,7 @@ def _check_layers(layers: list[MaskedLayer], optimizer: Optimizer, decay: float)
             raise OptionError(
                 f"layer {layer.name!r} has a decay by its gradient, 'sr_ste', already; choose one"
             )
+    return [groups[id(layer.weight)] for layer in layers]
 
 
 def _listed(names: list[str]) -> str:
@@ -387,9 +431,10 @@ def check_steps(name: str, value: Any) -> int:
 
 def check_decay(decay: Any) -> float:
     """Return a factor of decay, checked."""
-    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < math.inf:
+    found = float(decay) if isinstance(decay, Real) and not isinstance(decay, bool) else math.nan
+    if not 0 <= found <= torch.finfo(torch.float32).max:
         raise OptionError(f"decay must be a finite number of 0 or more, got {decay!r}")
-    return float(decay)
+    return found
 
 
 def _check_dense_after(dense_after: Any, total_steps: Any) -> int | None:
@@ -397,13 +442,17 @@ def _check_dense_after(dense_after: Any, total_steps: Any) -> int | None:
     steps = None if total_steps is None else check_steps("total_steps", total_steps)
     if dense_after is None:
         return None
-    if not isinstance(dense_after, float):
-        return check_steps("dense_after", dense_after)
-    if not 0 < dense_after <= 1:
+    if isinstance(dense_after, Integral) or not isinstance(dense_after, Real):
+        last = check_steps("dense_after", dense_after)
+    elif not 0 < float(dense_after) <= 1:
         raise OptionError(
             f"dense_after={dense_after!r} is no fraction of the steps, which is more than 0 and at "
             f"most 1; give the number of a step as an integer"
         )
-    if steps is None:
+    elif steps is None:
         raise OptionError(f"dense_after={dense_after!r} is a fraction of total_steps: give them")
-    return max(1, round(dense_after * steps))
+    else:
+        last = max(1, round(float(dense_after) * steps))
+    if steps is not None and last > steps:
+        raise OptionError(f"dense_after={last} comes after the last of total_steps={steps}")
+    return last

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..bands import Progress, report_progress
@@ -250,12 +250,15 @@ def _flip_rates(
     advance: Callable[[int], None],
 ) -> list[float]:
     """Train copies, dense if `decay` is None; returns the flip rates."""
-    for layer in masked_layers(model):
-        layer.masked.dense = decay is None
+    layers = list(masked_layers(model))
+    for layer in layers:
+        layer.masked.dense = False
     updates: list[MaskUpdate] = []
     with SparseTraining(
         model, optimizer, decay=decay or 0.0, on_update=updates.append, **options
     ) as training:
+        for layer in layers:
+            layer.masked.dense = decay is None
         training.update()  # masks may be older than the weights
         for step in range(steps):
             train_step(model, optimizer, step)
@@ -284,7 +287,9 @@ def _same_randomness(model: nn.Module) -> Iterator[None]:
 
 
 def _check_decays(decays: Any) -> list[float]:
-    if isinstance(decays, str) or not isinstance(decays, Sequence | np.ndarray) or not len(decays):
+    if isinstance(decays, np.ndarray | Tensor):
+        decays = decays.tolist()
+    if isinstance(decays, str) or not isinstance(decays, Sequence) or not len(decays):
         raise OptionError(f"decays must be a sequence of numbers of 0 or more, got {decays!r}")
     return sorted({check_decay(decay) for decay in decays})
 

@@ -253,6 +253,8 @@ def test_what_cannot_be_resumed(tmp_path):
         try:
             trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
         finally:  # its optimizer is free
+            for layer in mt.masked_layers(trainer.model):
+                layer.masked.dense = False
             mt.SparseTraining(trainer.model, trainer.optimizer.optimizer)
 
     trainer_of(sparse_bert(), tmp_path, **given).train()

@@ -80,6 +80,22 @@ def test_adam_normalises_the_decay():
     torch.testing.assert_close(dense, W - 0.5 * pruned * W.sign())
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_climbing_is_descending_the_negative(kind):
+    """The decay shrinks pruned weights either way, as the optimizer's own weight decay does."""
+    weights = []
+    for sign in (1, -1):
+        linear = layer()
+        optimizer = kind(linear.parameters(), lr=0.1, maximize=sign < 0)
+        mt.SparseTraining(linear, optimizer, decay=0.5, update_every=10)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (sign * linear(X).sum()).backward()
+            optimizer.step()
+        weights.append(linear.parametrizations.weight.original.detach())
+    assert torch.equal(*weights)
+
+
 def test_decay_is_neither_scaled_nor_clipped():
     linear = layer()
     pruned = (~linear.parametrizations.weight[0].mask).float()
@@ -287,6 +303,26 @@ def test_dense_at_the_end(options):
     assert training.step == 8
 
 
+def test_dense_after_may_be_set_while_it_runs():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    training = mt.SparseTraining(model, optimizer, update_every=2)
+    train(model, optimizer, range(5))
+    training.dense_after = 3  # which is past
+    train(model, optimizer, [5])
+    assert all(each.masked.dense for each in mt.masked_layers(model))
+    with pytest.raises(OptionError, match="all masked layers are switched to dense"):
+        mt.SparseTraining(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize(("fraction", "last"), [(0.59, 6), (0.51, 5), (1.0, 10), (0.01, 1)])
+def test_fractions_are_rounded_to_steps(fraction, last):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    training = mt.SparseTraining(model, optimizer, dense_after=fraction, total_steps=10)
+    assert training.dense_after == last
+
+
 def test_freeze_and_thaw():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
@@ -438,6 +474,46 @@ def test_a_state_of_other_options_is_refused(options, message):
     assert other.step == 5
 
 
+def test_a_state_has_the_options_of_now():
+    first, second = (
+        mt.SparseTraining(model, torch.optim.SGD(model.parameters(), lr=0.1), decay=decay)
+        for model, decay in ((network(), 0.1), (network(), 0.2))
+    )
+    first.decay = 0.2
+    state = first.state_dict()
+    second.load_state_dict(state)
+    state["options"]["decay"] = 0.3
+    state["options"]["layers"].clear()
+    assert first.state_dict() == second.state_dict()
+    assert first.decay == 0.2
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"step": "a"}, {"step": -1}, {"step": 1.5}, {"frozen": "no"}, {"dense": None},
+        {"dense": "0"}, {"dense": ["0", "nope"]}, {"options": None},
+    ],
+)  # fmt: skip
+def test_a_state_that_is_spoilt_is_refused_whole(spoil):
+    model = network()
+    training = mt.SparseTraining(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    before = training.state_dict()
+    with pytest.raises(OptionError, match=r"no state of|does not have"):
+        training.load_state_dict({**before, "step": 99, "frozen": True, **spoil})
+    assert training.state_dict() == before
+
+
+def test_layers_have_the_same_names_in_a_wrapper():
+    model = network()
+    state = mt.SparseTraining(model, torch.optim.SGD(model.parameters(), lr=0.1)).state_dict()
+    compiled = torch.compile(network(), backend="eager")
+    training = mt.SparseTraining(compiled, torch.optim.SGD(compiled.parameters(), lr=0.1))
+    state["dense"] = ["2"]
+    training.load_state_dict(state)
+    assert [each.masked.dense for each in mt.masked_layers(compiled)] == [False, True]
+
+
 def test_a_state_of_something_else_is_refused():
     model, linear = network(), layer()
     training = mt.SparseTraining(model, torch.optim.SGD(model.parameters(), lr=1.0))
@@ -476,6 +552,41 @@ def test_a_layer_that_is_changed_meanwhile_is_told():
     assert torch.equal(model[0].weight, before)
 
 
+def test_a_dense_weight_that_is_exchanged_is_told():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    mt.SparseTraining(model, optimizer)
+    chain = model[0].parametrizations.weight
+    chain.original = nn.Parameter(chain.original.detach().clone())
+    optimizer.add_param_group({"params": [chain.original]})
+    with pytest.raises(OptionError, match="layer '0' no longer has the mask or the dense weight"):
+        optimizer.step()
+
+
+def test_the_backend_is_that_asked_for(monkeypatch):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    asked = []
+    find = mt.models.find_mask
+    monkeypatch.setattr(
+        mt.models,
+        "find_mask",
+        lambda *given, **options: asked.append(options) or find(*given, **options),
+    )
+    mt.SparseTraining(model, optimizer, method="conv", backend="numpy").update()
+    assert [(each["method"], each["backend"]) for each in asked] == [("conv", "numpy")] * 2
+
+
+def test_flip_rates_weigh_entries_alike():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 12))
+    mt.sparsify(model, 2, 4)
+    training = mt.SparseTraining(model, torch.optim.SGD(model.parameters(), lr=2.0))
+    model[0].parametrizations.weight[0].mask.logical_not_()
+    update = training.update()
+    assert update.layers == {"0": 1.0, "1": 0.0}
+    assert update.flip_rate == 0.25
+
+
 def test_an_optimizer_without_the_weights():
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(7)))
     mt.sparsify(model, 2, 4)
@@ -498,6 +609,11 @@ def test_an_optimizer_without_the_weights():
         ({"dense_after": "end"}, OptionError, "got 'end'"),
         ({"dense_after": 1.5, "total_steps": 10}, OptionError, r"1\.5 is no fraction"),
         ({"dense_after": 0.5}, OptionError, "a fraction of total_steps: give them"),
+        (
+            {"dense_after": 9, "total_steps": 8},
+            OptionError,
+            "9 comes after the last of total_steps=8",
+        ),
         ({"total_steps": -3}, OptionError, "total_steps must be .*got -3"),
         ({"workers": 0}, OptionError, "workers must be"),
         ({"on_update": 3}, OptionError, "on_update must be callable or None, got 3"),
