@@ -206,6 +206,35 @@ def training(
     console.print("Written: " + ", ".join(map(str, paths)), soft_wrap=True, highlight=False)
 
 
+@app.command()
+def gpu(
+    sizes: Annotated[str, typer.Option(help="Edges of the matrices.")] = "1024,4096,8192",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 21,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = _RESULTS,
+) -> None:
+    """Measure mask search and gated activations on a GPU, against copies of the same bytes."""
+    import torch
+
+    from . import gpu as room
+
+    if not torch.cuda.is_available():
+        raise typer.BadParameter("there is no GPU that PyTorch can use; this measures nothing else")
+    console = Console(stderr=True)
+    with _progress(console) as tell:
+        records = room.measure(tuple(map(int, _split(sizes))), repeats, "cuda", tell)
+    data = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(),
+        "versions": {**_versions(), "torch": torch.__version__},
+        "settings": {"repeats": repeats},
+        "records": records,
+    }
+    paths = room.write(data, out)
+    for goal in room.reach(records):
+        console.print(f"{goal.what}: {goal.verdict}", highlight=False)
+    console.print("Written: " + ", ".join(map(str, paths)), soft_wrap=True, highlight=False)
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 

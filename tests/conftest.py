@@ -1,13 +1,16 @@
-"""Hypothesis as a test suite wants it: the same examples every time, however slow the machine."""
+"""What all tests share: the same examples every time, kernels of the GPU in the interpreter."""
 
 import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from safetensors.numpy import load_file
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 settings.register_profile("masksolve", deadline=None, derandomize=True)
 settings.load_profile("masksolve")
 
