@@ -633,7 +633,8 @@ def plot_runs(
     MissingDependencyError
         matplotlib is not installed.
     OptionError, ShapeError
-        There is nothing to draw, or a run has not one value for every step.
+        There is nothing to draw, something is no array of numbers, or a run has not one value for
+        every step.
 
     Examples
     --------
@@ -641,8 +642,12 @@ def plot_runs(
     >>> figure.axes[0].lines[0].get_ydata()
     array([3. , 1.5, 1. ])
     """
-    places = np.asarray(steps)
-    values = {name: np.atleast_2d(np.asarray(run, dtype=float)) for name, run in runs.items()}
+    if not isinstance(runs, Mapping):
+        raise OptionError(
+            f"runs must be a mapping of names to arrays (runs, steps), got {type(runs).__name__}"
+        )
+    places = _numbers("steps", steps)
+    values = {name: np.atleast_2d(_numbers(f"runs[{name!r}]", run)) for name, run in runs.items()}
     if not values or not places.size:
         raise OptionError("there is no run to draw")
     for name, value in values.items():
@@ -668,6 +673,13 @@ def plot_runs(
     axes.spines[["top", "right"]].set_visible(False)
     _legend(figure, axes)
     return figure
+
+
+def _numbers(what: str, values: ArrayLike) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError, RuntimeError) as error:  # the last is PyTorch's
+        raise OptionError(f"{what} must be an array of numbers: {error}") from error
 
 
 def _labels(rows: Sequence[Comparison], *parts: str, length: int | None = None) -> list[str]:

@@ -320,11 +320,21 @@ def test_runs_are_drawn_with_their_spread():
         ({"a": [[1, 2], [3, 4]]}, [1, 2, 3], ShapeError, r"got shape \(2, 2\) for 'a'"),
         ({"a": np.ones((1, 2, 2))}, [1, 2], ShapeError, r"\(1, 2, 2\)"),
         ({"a": np.ones((0, 2))}, [1, 2], ShapeError, r"\(0, 2\)"),
+        ({"a": [[1, 2], [3]]}, [1, 2], OptionError, r"runs\['a'\] must be an array of numbers"),
+        ({"a": ["x", "y"]}, [1, 2], OptionError, r"runs\['a'\] must be .* 'x'"),
+        ({"a": [1, 2]}, ["x", "y"], OptionError, "steps must be an array of numbers"),
+        ([[1, 2]], [1, 2], OptionError, "runs must be a mapping .* got list"),
     ],
 )
 def test_runs_that_cannot_be_drawn_are_told(runs, steps, error, message):
     with pytest.raises(error, match=message):
         plot_runs(runs, steps=steps, what="loss")
+
+
+def test_runs_that_require_a_gradient_are_told():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(OptionError, match=r"runs\['a'\] .*detach"):
+        plot_runs({"a": torch.ones(2, requires_grad=True)}, steps=[1, 2], what="loss")
 
 
 def test_suffixes():
