@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..errors import OptionError
 from .masking import Masked
 
-__all__ = ["MaskedLayer", "find_masked", "masked_layers"]
+__all__ = [
+    "MaskedLayer",
+    "called",
+    "check_alone",
+    "check_numbers",
+    "find_masked",
+    "masked_layers",
+    "no_masks",
+    "some_masked",
+    "weight_name",
+]
 
 
 class MaskedLayer(NamedTuple):
@@ -60,3 +71,44 @@ def find_masked(module: nn.Module) -> Masked | None:
         return None
     chain = module.parametrizations.weight  # type: ignore[union-attr]
     return next((part for part in chain if isinstance(part, Masked)), None)  # type: ignore[union-attr]
+
+
+def some_masked(model: nn.Module) -> list[MaskedLayer]:
+    """Return the masked layers of a model that must have some."""
+    found = list(masked_layers(model))
+    if not found:
+        raise no_masks()
+    return found
+
+
+def no_masks() -> OptionError:
+    """Error for a model without masks."""
+    return OptionError("the model has no masks; masksolve.torch.sparsify puts them on")
+
+
+def called(name: str) -> str:
+    """Return what messages call the layer of a name, which is empty if it is the model itself."""
+    return f"layer {name!r}" if name else "the layer"
+
+
+def weight_name(layer: str) -> str:
+    """Return the name of a layer's weight in the model."""
+    return f"{layer}.weight" if layer else "weight"
+
+
+def check_alone(name: str, module: nn.Module) -> None:
+    """Check that a masked weight has no parametrization beside its mask."""
+    if len(module.parametrizations.weight) > 1:  # type: ignore[union-attr,arg-type]
+        raise OptionError(
+            f"{called(name)} has a second parametrization of its weight beside the mask: delete it "
+            f"from its parametrizations.weight before"
+        )
+
+
+def check_numbers(what: str, tensor: Tensor) -> None:
+    """Check that a weight is not on the device 'meta'."""
+    if tensor.is_meta:
+        raise OptionError(
+            f"{what} is on the device 'meta', which holds no numbers; give the model memory by "
+            f"to_empty(), and load its state_dict"
+        )

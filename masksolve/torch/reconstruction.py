@@ -17,7 +17,14 @@ from torch.func import functional_call
 
 from ..bands import Progress, report_progress
 from ..errors import NonFiniteError, OptionError, SolverError
-from .layers import MaskedLayer, find_masked, masked_layers
+from .layers import (
+    MaskedLayer,
+    called,
+    check_alone,
+    check_numbers,
+    find_masked,
+    some_masked,
+)
 from .least_squares import Method, Moments, Settings, solve_rows
 from .unfolding import from_rows, groups_of, input_rows, output_rows, to_rows
 
@@ -172,16 +179,18 @@ def reconstruct(
     Raises
     ------
     OptionError
-        The model has no masks, the calibration has no batch, a layer is never called, or an
-        option makes no sense.
+        The model has no masks, a layer is switched to dense, has another parametrization beside
+        its mask, no numbers (on the device ``"meta"``) or is never called, the calibration has no
+        batch, or an option makes no sense.
     NonFiniteError
         What a layer is fed or returns, or its new weight in its own dtype, is not finite.
     SolverError
         The inputs do not determine the weights.
-    Whatever is raised, also by the model itself, the weights are as they were.
 
     Notes
     -----
+    Whatever is raised, also by the model itself, the weights are as they were.
+
     Kept entries of the dense weight are overwritten, pruned ones and masks stay as they are. The
     model is run in evaluation mode without gradients; afterwards its modes, gradients, hooks and
     torch's random numbers are as before.
@@ -250,11 +259,13 @@ class _Layer:
 
     def __init__(self, model: nn.Module, masked: MaskedLayer, fit_bias: bool, dtype: Any) -> None:
         self.name, self.module, self.masked, self.weight = masked
-        chain = self.module.parametrizations.weight  # type: ignore[union-attr]
-        if len(chain) > 1:  # type: ignore[arg-type]
+        self.what = called(self.name)
+        check_alone(self.name, self.module)
+        check_numbers(self.what, self.weight)
+        if self.masked.dense:
             raise OptionError(
-                f"layer {self.name!r} has a second parametrization of its weight beside the mask: "
-                f"take it off before"
+                f"{self.what} is switched to dense (masked.dense is True), so layers after it would "
+                f"be fitted to what it computes without its mask; set masked.dense to False before"
             )
         self.users = [m for m in model.modules() if find_masked(m) is self.masked]
         bias = self.module._parameters.get("bias") if fit_bias and len(self.users) == 1 else None
@@ -265,7 +276,11 @@ class _Layer:
         self.mask_key = f"{prefix}parametrizations.weight.0.mask"
         self.bias_key = f"{prefix}bias"
         if not self.weight.isfinite().all():
-            raise NonFiniteError(f"the weight of layer {self.name!r} has NaN or infinities")
+            raise NonFiniteError(f"the weight of {self.what} has NaN or infinities")
+
+    def in_own_dtype(self) -> torch.autocast:
+        """Let products of moments have their dtype, also where the model runs under autocast."""
+        return torch.autocast(self.weight.device.type, enabled=False)
 
     def rows(self) -> Tensor:
         """Return the dense weight; its column of the bias is the bias's change, 0."""
@@ -300,7 +315,7 @@ class _Layer:
             shift = (bias.to(rows.dtype) - old).view_as(shift)
         if not (weight.isfinite().all() and shift.isfinite().all()):
             raise NonFiniteError(
-                f"layer {self.name!r}: the reconstructed weights are not finite in "
+                f"{self.what}: the reconstructed weights are not finite in "
                 f"{self.weight.dtype}; try a larger ridge"
             )
         return weight, bias, torch.cat([exact, shift.unsqueeze(-1)], -1)
@@ -322,9 +337,7 @@ class _Session:
             raise OptionError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         if not callable(call):
             raise OptionError(f"call must take (model, batch), got {call!r}")
-        self.layers = [_Layer(model, each, fit_bias, dtype) for each in masked_layers(model)]
-        if not self.layers:
-            raise OptionError("the model has no masks; masksolve.torch.sparsify puts them on")
+        self.layers = [_Layer(model, each, fit_bias, dtype) for each in some_masked(model)]
         self.fed, self.method, self.settings = _Fed(model, call), method, settings
         self.dense = {
             layer.mask_key: layer.masked.mask.new_ones(()).expand_as(layer.masked.mask)
@@ -339,7 +352,8 @@ class _Session:
             moments = [self._both_passes("calibration", batches, layer, calls)]
             if held_out is not None:
                 moments.append(self._both_passes("validation", held_out, layer, None))
-            done = self._solve(layer, *moments)
+            with layer.in_own_dtype():
+                done = self._solve(layer, *moments)
             yield replace(done, seconds=time.perf_counter() - start)
 
     def parallel(self, batches: Any, held_out: Any) -> Iterator[LayerReconstruction]:
@@ -349,9 +363,11 @@ class _Session:
         for layer in list(fitted):
             # Taken out, so that the moments of a layer that is done make room.
             moments = [each.pop(layer) for each in (fitted, held) if each is not None]
-            for each in moments:
-                each.aim_at(layer.rows())
-            yield self._solve(layer, *moments)
+            with layer.in_own_dtype():
+                for each in moments:
+                    each.aim_at(layer.rows())
+                done = self._solve(layer, *moments)
+            yield done
 
     def write(self) -> None:
         """Write what was found into the model."""
@@ -367,10 +383,10 @@ class _Session:
         try:
             solved = solve_rows(fitted, rows, mask, self.method, self.settings)
         except SolverError as error:
-            raise SolverError(f"layer {layer.name!r}: {error}") from error
+            raise SolverError(f"{layer.what}: {error}") from error
         if solved.residual:
             warnings.warn(
-                f"layer {layer.name!r}: conjugate gradients left {solved.residual:.1e} of the "
+                f"{layer.what}: conjugate gradients left {solved.residual:.1e} of the "
                 f"residual after {solved.steps} steps; allow more steps or a larger ridge",
                 stacklevel=4,
             )
@@ -476,9 +492,7 @@ class _Session:
         def listen(layer: _Layer, told: Callable[..., None]) -> Callable[..., None]:
             def hook(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
                 nonlocal left
-                # Sums in the moments' own dtype, also where the model runs under autocast.
-                with torch.autocast(output.device.type, enabled=False):
-                    told(layer, module, args[0] if args else kwargs["input"], output)
+                told(layer, module, args[0] if args else kwargs["input"], output)
                 left -= 1
                 if left <= 0:
                     raise _Enough
@@ -541,11 +555,11 @@ def _numbered(name: str, batches: Iterable[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def _check_reached(name: str, layers: list[_Layer], called: Container[_Layer]) -> None:
-    missing = [layer.name for layer in layers if layer not in called]
+    missing = [layer.what for layer in layers if layer not in called]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise OptionError(
-            f"no input of the {name} data reaches layer {missing[0]!r}{more}; exclude it from "
+            f"no input of the {name} data reaches {missing[0]}{more}; exclude it from "
             f"sparsify, or give data that does (and a model not yet compiled: hooks must be heard)"
         )
 
@@ -553,7 +567,7 @@ def _check_reached(name: str, layers: list[_Layer], called: Container[_Layer]) -
 def _check_finite(tensor: Tensor, what: str, layer: _Layer, data: str, batch: int) -> None:
     if not tensor.isfinite().all():
         raise NonFiniteError(
-            f"what layer {layer.name!r} {what} has {int((~tensor.isfinite()).sum())} NaN or "
+            f"what {layer.what} {what} has {int((~tensor.isfinite()).sum())} NaN or "
             f"infinities in batch {batch} of the {data} data"
         )
 
@@ -561,7 +575,7 @@ def _check_finite(tensor: Tensor, what: str, layer: _Layer, data: str, batch: in
 def _check_calls(same: bool, layer: _Layer, data: str, batch: int) -> None:
     if not same:
         raise OptionError(
-            f"layer {layer.name!r} is not called as often by the dense model as by the masked one "
+            f"{layer.what} is not called as often by the dense model as by the masked one "
             f'in batch {batch} of the {data} data; order="parallel" runs the dense model alone'
         )
 

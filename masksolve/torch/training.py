@@ -20,7 +20,7 @@ from ..errors import NonFiniteError, OptionError
 from ..methods import BlockSolver, find_method
 from ..pattern import as_integer
 from .distributed import own_part, whole
-from .layers import MaskedLayer, find_masked, masked_layers
+from .layers import MaskedLayer, find_masked, masked_layers, no_masks
 from .masking import keep
 from .models import search
 
@@ -392,7 +392,7 @@ def _groups_of(
 ) -> list[dict[str, Any]]:
     """Return each layer's group of the optimizer; masks and dense weights must be those they were."""
     if not layers:
-        raise OptionError("the model has no masks; masksolve.torch.sparsify puts them on")
+        raise no_masks()
     groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
     missing = [layer.name for layer in layers if id(layer.weight) not in groups]
     if missing:

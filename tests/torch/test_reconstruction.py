@@ -386,6 +386,42 @@ def test_single_precision_and_autocast_come_close():
     torch.testing.assert_close(cast.weight, exact.weight, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("order", ["sequential", "parallel"])
+def test_moments_are_summed_and_solved_without_autocast(order):
+    plain, cast, X = nn.Linear(16, 8), nn.Linear(16, 8), correlated(300, 16).float()
+    cast.load_state_dict(plain.state_dict())
+    for layer, enabled in ((plain, False), (cast, True)):
+        mt.sparsify(layer, 2, 4)
+        # A layer that is not under autocast, of a model that is.
+        layer.forward = lambda x, layer=layer: nn.functional.linear(
+            x.double(), layer.weight.double(), layer.bias.double()
+        ).float()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            mt.reconstruct(layer, X, order=order, dtype=torch.float32)
+    assert torch.equal(plain.weight, cast.weight)
+
+
+def test_hooks_that_change_outputs_are_not_fitted():
+    """A hook that was there before is called after: it gets what the layer computed."""
+    layer, hooked, X = masked_linear(), masked_linear(), correlated(100, 16)
+    hooked.register_forward_hook(lambda _, __, output: output.mul_(3))
+    (expected,) = mt.reconstruct(layer, X).layers
+    (found,) = mt.reconstruct(hooked, X).layers
+    assert found.error_after == expected.error_after
+    assert torch.equal(hooked.weight, layer.weight)
+
+
+def test_a_bias_that_layers_share_stays():
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16)).double()
+    model[1].bias = model[0].bias
+    before = model[0].bias.detach().clone()
+    mt.sparsify(model, 2, 4)
+    report = mt.reconstruct(model, correlated(100, 16))
+    assert torch.equal(model[0].bias, before)
+    assert model[1].bias is model[0].bias
+    assert all(each.error_after < each.error_before for each in report.layers)
+
+
 def test_auto_takes_the_cheaper():
     def mask(kept, width):
         return torch.arange(width).expand(1, 4, width) < kept
@@ -473,12 +509,18 @@ def test_models_that_cannot_be_reconstructed():
         mt.reconstruct(model, torch.randn(9, 16), call=lambda model, x: model.first(x))
     layer = masked_linear()
     nn.utils.parametrize.register_parametrization(layer, "weight", nn.Identity())
-    with pytest.raises(OptionError, match="second parametrization"):
+    with pytest.raises(OptionError, match="the layer has a second parametrization"):
         mt.reconstruct(layer, correlated(9, 16))
+    model, _ = small_model()
+    model[2].parametrizations.weight[0].dense = True
+    with pytest.raises(
+        OptionError, match=r"layer '2' is switched to dense .*set masked.dense to False"
+    ):
+        mt.reconstruct(model, correlated(9, 16))
     layer = masked_linear()
     with torch.no_grad():
         layer.parametrizations.weight.original[3, 3] = torch.inf
-    with pytest.raises(NonFiniteError, match="weight of layer ''"):
+    with pytest.raises(NonFiniteError, match="weight of the layer"):
         mt.reconstruct(layer, correlated(9, 16))
 
 
@@ -542,7 +584,7 @@ def test_new_weights_that_their_dtype_cannot_hold():
     mt.sparsify(layer, 1, 4)
     kept = layer.weight[0].detach() != 0
     X = (torch.randn(20, 1) * torch.where(kept, 1e-4, 1e2)).half()
-    with pytest.raises(NonFiniteError, match=r"layer '': .* not finite in torch.float16"):
+    with pytest.raises(NonFiniteError, match=r"^the layer: .* not finite in torch.float16"):
         mt.reconstruct(layer, X, ridge=0, method="cg")
 
 
