@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import OptionError
 from ..methods import BlockSolver
 from ..pattern import Degree, Pattern
-from .layers import MaskedLayer, masked_layers
+from .layers import MaskedLayer, masked_layers, weight_name
 from .masking import Gradient
 from .models import Ragged, Select, SparsifyReport, desparsify, sparsify_each
 from .reconstruction import ReconstructionReport, reconstruct
@@ -175,6 +176,12 @@ def convert_unstructured(
         raise OptionError(
             f"reconstruction must be options of reconstruct by name, got {reconstruction!r}"
         )
+    known = [*inspect.signature(reconstruct).parameters][2:]  # behind model and calibration
+    unknown = [name for name in reconstruction or () if name not in known]
+    if unknown:
+        raise OptionError(
+            f"reconstruct has no option {unknown[0]!r} to give it; it has {', '.join(known)}"
+        )
     zeros: dict[str, int] = {}
     patterns: dict[str, Pattern] = {}
 
@@ -199,7 +206,7 @@ def convert_unstructured(
     )
     if not zeros:
         raise OptionError(f"the model has no weight to mask; what it has:\n{masks}")
-    lost = {_weight_name(layer.name): _dropped(layer) for layer in masked_layers(model)}
+    lost = {weight_name(layer.name): _dropped(layer) for layer in masked_layers(model)}
     try:
         done = None
         if calibration is not None and lost:
@@ -207,7 +214,7 @@ def convert_unstructured(
     except BaseException:
         desparsify(model, bake=False)
         raise
-    errors = {_weight_name(each.name): each for each in done.layers} if done else {}
+    errors = {weight_name(each.name): each for each in done.layers} if done else {}
     layers = []
     for entry in masks.parameters:
         name = entry.name
@@ -247,10 +254,6 @@ def _as_confidence(confidence: Any) -> Fraction:
             f"confidence must be a number between 0 and 1, both excluded, got {confidence!r}"
         )
     return Fraction(confidence)
-
-
-def _weight_name(layer: str) -> str:
-    return f"{layer}.weight" if layer else "weight"
 
 
 def _dropped(layer: MaskedLayer) -> int:

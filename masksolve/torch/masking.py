@@ -61,6 +61,12 @@ class Masked(nn.Module):
     ------
     OptionError
         `gradient` is none of these, or `decay` is negative or not finite.
+
+    Notes
+    -----
+    ``load_state_dict`` refuses a mask that is not transposable, and raises. As after any of its
+    errors the model is then half loaded: all else that fits is copied, the dense weight under the
+    old mask too. Load a good state before going on.
     """
 
     mask: Tensor
@@ -79,7 +85,9 @@ class Masked(nn.Module):
         self.pattern, self.degree, self.layout = pattern, degree, layout
         self.gradient, self.decay = check_gradient(gradient, decay)
         self.dense = False
-        self.register_buffer("mask", mask)
+        # An inference tensor could not be saved for a backward pass, nor written to.
+        with torch.inference_mode(False):
+            self.register_buffer("mask", mask.clone() if mask.is_inference() else mask)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the masked weight; the weight itself if `dense`."""
@@ -113,9 +121,15 @@ class Masked(nn.Module):
                 f"the mask must have the shape of the weight, {tuple(self.mask.shape)}, "
                 f"got {tuple(mask.shape)}"
             )
-        matrices = self.layout.as_matrices(whole(mask)).cpu().numpy()
-        n, m = self.pattern.n, self.pattern.m
-        check_mask(matrices, n, m, degree=self.degree, axes=self.layout.axes)
+        matrices, axes = self.layout.as_matrices(whole(mask)).cpu().numpy(), self.layout.axes
+        if self.layout.groups == 1:  # messages tell positions in the weight's own shape
+            matrices, axes = matrices[0], (0, 1)
+        check_mask(matrices, self.pattern.n, self.pattern.m, degree=self.degree, axes=axes)
+
+    def _apply(self, *args: Any, **options: Any) -> Masked:
+        super()._apply(*args, **options)  # type: ignore[no-untyped-call]
+        self.mask = self.mask.bool()  # Module.type converts all buffers
+        return self
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
@@ -132,7 +146,10 @@ class Masked(nn.Module):
                 # torch.distributed.checkpoint reads into the tensors of the state_dict themselves.
                 there = mask.data_ptr() == self.mask.data_ptr()
                 old = "but was read in place of the old one" if there else "the old mask stays"
-                errors.append(f"{prefix}mask is refused, {old}: {error}")
+                errors.append(
+                    f"{prefix}mask is refused, {old}: {error}. The model is half loaded: load a "
+                    f"good state before going on"
+                )
                 return
         super()._load_from_state_dict(state_dict, prefix, *rest, **options)
 
@@ -176,6 +193,7 @@ def keep(values: Tensor, mask: Tensor) -> Tensor:
     if differentiable or values.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.where(mask, values, 0)
     # On the CPU torch.where branches at every entry: with a random mask the bits are far faster.
+    # Compiled it does not, and in float32 the bits are slower.
     bits = values.view(_BITS[values.itemsize]) & -mask.view(torch.int8)
     return bits.view(values.dtype)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import glob
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,18 +20,35 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from ..bands import check_workers
-from ..errors import MaskError, NonFiniteError, OptionError, ShapeError
+from ..errors import (
+    DtypeError,
+    MaskError,
+    NonFiniteError,
+    OptionError,
+    RaggedShapeError,
+    ShapeError,
+)
 from ..methods import BlockSolver, find_method
 from ..pattern import Degree, Pattern, check_degree
 from .distributed import whole, wrapper_of
-from .layers import MaskedLayer, find_masked, masked_layers
+from .layers import (
+    MaskedLayer,
+    called,
+    check_alone,
+    check_numbers,
+    find_masked,
+    masked_layers,
+    no_masks,
+    some_masked,
+    weight_name,
+)
 from .layout import LAYERS, Layout, layout_of
 from .masking import Gradient, Masked, check_gradient, keep
 from .mvue import (
     WeightGradient,
-    as_linear,
     as_mvue_linear,
     check_weight_gradient,
+    plain_class,
     weight_gradient_of,
 )
 from .search import find_mask, solve
@@ -47,8 +66,8 @@ __all__ = [
     "sparsify_each",
 ]
 
-#: Which layers: a name of a layer or of its weight, a glob of such names, a type, or a predicate.
-Choice = str | type[nn.Module] | Callable[[str, nn.Module], bool]
+#: Which layers: by name or glob, by type, by a module itself, or by a predicate; see `sparsify`.
+Choice = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
 Select = Choice | Iterable[Choice] | None
 #: Layers whose sizes are no multiples of m: padded by zeros, left out, or refused.
 Ragged = Literal["pad", "skip", "error"]
@@ -71,7 +90,9 @@ class ParameterReport:
         Share of the score that the mask keeps; NaN if skipped, or if all scores are 0.
     gap : float
         To the proven bound: 0 is optimal; NaN if skipped.
-    weight_gradient : {"dense", "mvue", "mvue_approximate"}
+    weight_gradient : str
+        ``"dense"``, ``"mvue"`` or ``"mvue_approximate"``; of a tied weight those of all its layers,
+        say ``"mvue and dense"``.
     tied : tuple of str
     """
 
@@ -82,7 +103,7 @@ class ParameterReport:
     pattern: Pattern | None = None
     kept_share: float = float("nan")
     gap: float = float("nan")
-    weight_gradient: WeightGradient = "dense"
+    weight_gradient: str = "dense"
     tied: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -91,10 +112,9 @@ class ParameterReport:
             return f"{self.name} ({shape}): skipped, {self.reason}"
         gradient = f", weight gradient {self.weight_gradient}" * (self.weight_gradient != "dense")
         tied = f"; the same as {', '.join(self.tied)}" if self.tied else ""
-        return (
-            f"{self.name} ({shape}): {self.pattern}, keeps {self.kept_share:.2%} of the score, "
-            f"gap {self.gap:.2g}{gradient}{tied}"
-        )
+        share = self.kept_share
+        kept = "has no score" if math.isnan(share) else f"keeps {share:.2%} of the score"
+        return f"{self.name} ({shape}): {self.pattern}, {kept}, gap {self.gap:.2g}{gradient}{tied}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +139,7 @@ class SparsifyReport:
         return tuple(entry for entry in self.parameters if not entry.masked)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.parameters))
+        return "\n".join(map(str, self.parameters)) or "no parameter"
 
 
 def sparsify(
@@ -142,7 +162,7 @@ def sparsify(
 
     From then on ``layer.weight`` is the dense weight where the mask keeps it and 0 elsewhere. The
     optimizer goes on with the dense weight, the very `Parameter` that it holds. Masks are buffers:
-    ``state_dict`` saves them, ``load_state_dict`` checks and restores them.
+    ``state_dict`` saves them, ``load_state_dict`` checks and restores them (see `Masked`).
 
     Parameters
     ----------
@@ -153,8 +173,10 @@ def sparsify(
         every tap of a convolution.
     include, exclude
         Layers to mask, by default all that can be; and layers not to. Each is a name of a layer
-        or its weight, a glob (``"encoder.*.linear1"``), a type, a predicate ``(name, module) ->
-        bool``, or a list of such. A name or glob that fits no layer is refused.
+        or its weight, a glob (``"encoder.*.linear1"``), a type, a module, a predicate ``(name,
+        module) -> bool``, or a list of such. What fits a part of the model, such as
+        ``"encoder"``, means all layers in it; predicates are asked about each layer alone. What
+        reaches no linear layer or convolution is refused, but for predicates.
     gradient : {"straight_through", "sr_ste", "static"}
         What reaches the dense weight; see `masksolve.torch.masking`.
     decay : float
@@ -188,6 +210,10 @@ def sparsify(
     A weight that several masked layers share gets one mask; one that is shared with a part of the
     model that is not masked (an embedding, say) is skipped.
 
+    Make the optimizer after. One made before goes on, but masked weights now come behind biases in
+    ``model.parameters()``, and the state dict of an optimizer goes by position: it would not fit
+    an optimizer made after.
+
     Examples
     --------
     >>> model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 4))
@@ -213,9 +239,7 @@ def sparsify(
         workers=workers,
     )
     if not report.masked:
-        raise OptionError(
-            f"the model has no weight to mask; what it has:\n{report or 'no parameter'}"
-        )
+        raise OptionError(f"the model has no weight to mask; what it has:\n{report}")
     return report
 
 
@@ -260,7 +284,7 @@ def sparsify_each(
         )
     options: dict[str, Any] = {
         "method": method, "backend": backend, "degree": degree, "workers": check_workers(workers),
-        "remainder": "error" if remainder == "error" else "pad",
+        "remainder": "pad",
     }  # fmt: skip
     reports, found = [], []
     for use in _parameters(model, include, exclude):
@@ -273,10 +297,11 @@ def sparsify_each(
             found.append((use, masked))
             entry = replace(
                 entry, pattern=pattern, kept_share=share, gap=gap, tied=tuple(use.names[1:]),
-                weight_gradient=weight_gradient_of(use.modules[0], weight_gradient),
+                weight_gradient=" and ".join(dict.fromkeys(use.weight_gradients(weight_gradient))),
             )  # fmt: skip
         reports.append(entry)
-    if found and weight_gradient not in {"dense", *(entry.weight_gradient for entry in reports)}:
+    gradients = {each for use, _ in found for each in use.weight_gradients(weight_gradient)}
+    if found and weight_gradient not in {"dense", *gradients}:
         raise OptionError(
             f"weight_gradient={weight_gradient!r} is for layers that are torch.nn.Linear itself, and "
             f"none of those to mask is one"
@@ -286,7 +311,6 @@ def sparsify_each(
             as_mvue_linear(module, weight_gradient)
             # Unsafe leaves out a forward pass, by which it is checked that dtype and shape stay.
             parametrize.register_parametrization(module, "weight", masked, unsafe=True)
-            module.parametrizations.weight.unsafe = False  # type: ignore[union-attr]
     return SparsifyReport(tuple(reports))
 
 
@@ -303,7 +327,8 @@ def desparsify(model: nn.Module, *, bake: bool = True) -> None:
     Raises
     ------
     OptionError
-        The model has no masks, or is wrapped for distributed training.
+        The model has no masks or is wrapped for distributed training, or a weight has another
+        parametrization beside its mask. The model is as it was.
 
     Examples
     --------
@@ -313,7 +338,7 @@ def desparsify(model: nn.Module, *, bake: bool = True) -> None:
     >>> int(torch.count_nonzero(layer.weight)), type(layer.weight).__name__
     (8, 'Parameter')
     """
-    layers = _some(masked_layers(model))
+    layers = some_masked(model)
     wrapper = wrapper_of(model)
     if wrapper:
         instead = (
@@ -325,26 +350,32 @@ def desparsify(model: nn.Module, *, bake: bool = True) -> None:
             f"masks cannot be taken off under {wrapper}, which keeps account of all parameters "
             f"and buffers; {instead}"
         )
+    masked = [(n, each) for n, each in model.named_modules() if find_masked(each) is not None]
+    for name, module in masked:
+        check_alone(name, module)
     if bake:
         with torch.no_grad():
             for layer in layers:
                 if not layer.masked.dense:
                     layer.weight.masked_fill_(~layer.masked.mask, 0)
-    for module in model.modules():
-        if find_masked(module) is not None:
-            _give_own_class(module)
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
-            as_linear(module)
+    for _, module in masked:
+        _give_own_class(module)
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+        # Before all others again, as layers make it: states of optimizers go by this order.
+        own = module._parameters
+        for name in [name for name in own if name != "weight"]:
+            own[name] = own.pop(name)
 
 
 def _give_own_class(module: nn.Module) -> None:
-    """Copy the class of a parametrized module, which its deep copies share.
+    """Copy the class of a parametrized module, which its deep copies share, over its plain class.
 
-    `remove_parametrizations` takes the weight off the class, hence off all of them.
+    `remove_parametrizations` takes the weight off the class, hence off all of them; and with
+    parametrizations of other parameters the class stays.
     """
-    shared = type(module)
+    shared, base = type(module), plain_class(module)
     members = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
-    module.__class__ = type(shared.__name__, shared.__bases__, members)
+    module.__class__ = type(f"Parametrized{base.__name__}", (base,), members)
 
 
 @dataclass(frozen=True)
@@ -382,7 +413,7 @@ def check_sparsity(model: nn.Module) -> list[LayerCheck]:
     MaskError
         Names the layer, and the first row or column of a block that keeps too many or too few.
     OptionError
-        The model has no masks.
+        The model has no masks, or no numbers: it is on the device ``"meta"``.
 
     Examples
     --------
@@ -392,11 +423,13 @@ def check_sparsity(model: nn.Module) -> list[LayerCheck]:
     [('0', '2:4', 0.5), ('2', '2:4', 0.5)]
     """
     found = []
-    for layer in _some(masked_layers(model)):
+    for layer in some_masked(model):
+        what = called(layer.name)
+        check_numbers(what, layer.weight)
         try:
             layer.masked.check()
         except (MaskError, ShapeError) as error:
-            raise MaskError(f"layer {layer.name!r}: {error}") from error
+            raise MaskError(f"{what}: {error}") from error
         weight = _computed(layer)
         beyond = int(torch.count_nonzero(weight[~layer.masked.mask]))
         if beyond:
@@ -406,8 +439,7 @@ def check_sparsity(model: nn.Module) -> list[LayerCheck]:
                 else "another parametrization after the mask may have changed them"
             )
             raise MaskError(
-                f"layer {layer.name!r} computes with {beyond} non-zero weights that its mask does "
-                f"not keep; {why}"
+                f"{what} computes with {beyond} non-zero weights that its mask does not keep; {why}"
             )
         density = int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
         found.append(LayerCheck(layer.name, layer.masked.pattern, density))
@@ -455,19 +487,19 @@ def check_same_masks(model: nn.Module, group: dist.ProcessGroup | None = None) -
     own = {layer.name: _digest(layer.masked) for layer in masked_layers(model)}
     dist.all_gather_object(found, own, group=group)
     if not any(found):
-        raise OptionError("the model has no masks; masksolve.torch.sparsify puts them on")
+        raise no_masks()
     first, *others = found
     for rank, other in enumerate(others, 1):
         alone = sorted(first.keys() ^ other.keys())
         if alone:
             raise MaskError(
-                f"layer {alone[0]!r} is masked on one of the ranks 0 and {rank} alone; sparsify "
+                f"{called(alone[0])} is masked on one of the ranks 0 and {rank} alone; sparsify "
                 f"the same layers on all"
             )
         for name, digest in first.items():
             if digest != other[name]:
                 raise MaskError(
-                    f"the mask of layer {name!r} is not the same on ranks 0 and {rank}; masks are "
+                    f"the mask of {called(name)} is not the same on ranks 0 and {rank}; masks are "
                     f"found from weights, which must be the same on all ranks before sparsify"
                 )
 
@@ -495,6 +527,10 @@ class _Use:
     def shape(self) -> tuple[int, ...]:
         unknown = isinstance(self.parameter, UninitializedParameter)
         return () if unknown else tuple(self.parameter.shape)
+
+    def weight_gradients(self, chosen: WeightGradient) -> list[WeightGradient]:
+        """Return what `as_mvue_linear` makes of the weight gradient of each module."""
+        return [weight_gradient_of(module, chosen) for module in self.modules]
 
 
 def _parameters(model: nn.Module, include: Select, exclude: Select) -> Iterator[_Use]:
@@ -534,6 +570,11 @@ def _why_not(module: nn.Module, name: str, parameter: nn.Parameter) -> str:
         return "parametrized otherwise already"
     if name == "bias":
         return "a bias: only weights of linear layers and convolutions are masked"
+    if isinstance(module, LAYERS) and name.startswith("weight_"):
+        return (
+            "what a hook makes the weight of at every call, as torch.nn.utils.weight_norm, "
+            "spectral_norm and prune do: remove that before"
+        )
     if name != "weight" or not isinstance(module, LAYERS):
         return f"of a {type(module).__name__}: only linear layers and convolutions are masked"
     if not parameter.is_floating_point():
@@ -546,9 +587,15 @@ def _unfit(use: _Use, pattern: Pattern, remainder: Ragged) -> str:
     _, rows, columns, *_ = use.layout.as_matrices(use.parameter).shape
     if max(rows, columns) <= pattern.n < pattern.m:
         return f"its matrices are {rows}×{columns}: no line of them has more than {pattern.n}"
-    if remainder == "skip" and (rows % pattern.m or columns % pattern.m):
-        return f"its matrices are {rows}×{columns}: no multiples of {pattern.m}"
-    return ""
+    if remainder == "pad" or not (rows % pattern.m or columns % pattern.m):
+        return ""
+    why = f"its matrices are {rows}×{columns}: no multiples of {pattern.m}"
+    if remainder == "error":
+        raise RaggedShapeError(
+            f'{use.names[0]}: {why}; remainder="pad" treats the edge as padded by zeros, "skip" '
+            f"leaves such layers dense"
+        )
+    return why
 
 
 def _mask_weight(
@@ -579,7 +626,9 @@ def search(
     options: dict[str, Any],
 ) -> tuple[Tensor, float]:
     """Find the mask of a weight, in its shape, and its gap; errors name it."""
-    matrices = layout.as_matrices(weight.detach())
+    check_numbers(name, weight)
+    weight = weight.detach()
+    matrices = layout.as_matrices(weight)
     try:
         if exact:
             found = find_mask(matrices, pattern.n, pattern.m, axes=layout.axes, **options)
@@ -587,53 +636,66 @@ def search(
         solution = solve(matrices, pattern.n, pattern.m, axes=layout.axes, **options)
         return solution.mask.reshape(weight.shape), solution.gap
     except NonFiniteError as error:
-        raise NonFiniteError(f"{name}: {error}") from error
-    except ShapeError as error:
-        raise type(error)(f"{name}: {error}") from error
+        bad = ~weight.isfinite()
+        first = tuple(map(int, torch.unravel_index(bad.flatten().byte().argmax(), bad.shape)))
+        count = int(bad.sum())
+        others = f"; {count} entries are not finite" if count > 1 else ""
+        raise NonFiniteError(
+            f"{name}: weights must be finite, but the entry at {first} is "
+            f"{float(weight[first])}{others}; look for where they come from"
+        ) from error
+    except DtypeError as error:
+        raise DtypeError(f"{name}: {error}") from error
 
 
 class _Selection:
-    """Layers by name, glob, type or predicate."""
+    """Layers by name, glob, type, module or predicate."""
 
     def __init__(self, option: str, choices: Select, model: nn.Module) -> None:
-        if choices is None:
-            self.choices: list[Any] = []
-        elif isinstance(choices, str | type) or callable(choices):
-            self.choices = [choices]
-        else:
-            self.choices = list(choices)
         self.given = choices is not None
-        names = [name for name, _ in model.named_modules()]
-        for choice in self.choices:
-            if isinstance(choice, str):
-                if not any(_fits(choice, name) for name in names):
-                    raise OptionError(
-                        f"{option}={choice!r} fits no layer of the model; names are like "
-                        f"{', '.join(repr(name) for name in names[1:6]) or repr('')}"
-                    )
-            elif not (isinstance(choice, type) or callable(choice)):
+        if isinstance(choices, str) or callable(choices):
+            choices = [choices]
+        elif not isinstance(choices, Iterable | None):
+            raise _no_choice(option, choices)
+        self.modules = dict(model.named_modules())
+        layers = [name for name, module in self.modules.items() if isinstance(module, LAYERS)]
+        weights = {weight_name(name) for name in layers}
+        self.choices: list[Any] = []
+        for choice in choices or ():
+            fits = choice
+            if isinstance(choice, str) and (choice in self.modules or choice in weights):
+                fits = glob.escape(choice)  # a name, whatever signs it has
+            elif not isinstance(choice, str) and not callable(choice):
+                raise _no_choice(option, choice)
+            by_place = isinstance(choice, str | type | nn.Module)
+            if by_place and layers and not any(self._reaches(fits, name) for name in layers):
                 raise OptionError(
-                    f"{option} takes names, globs, types of layers and predicates, got {choice!r}"
+                    f"{option}={choice!r} fits no layer of the model that could be masked (linear "
+                    f"layers and convolutions), nor a part with such a layer; names of layers are "
+                    f"like {', '.join(repr(name) for name in layers[:5] if name) or repr('weight')}"
                 )
+            self.choices.append(fits)
 
     def __call__(self, name: str, module: nn.Module) -> bool:
         return any(
-            _fits(choice, name)
-            if isinstance(choice, str)
-            else isinstance(module, choice)
-            if isinstance(choice, type)
+            self._reaches(choice, name)
+            if isinstance(choice, str | type | nn.Module)
             else bool(choice(name, module))
             for choice in self.choices
         )
 
+    def _reaches(self, choice: Any, layer: str) -> bool:
+        """Whether a choice fits a layer, or a part of the model that it is in."""
+        path = layer.split(".")
+        parts = ["", *(".".join(path[: i + 1]) for i in range(len(path)))]
+        if isinstance(choice, str):
+            return any(fnmatch.fnmatchcase(each, choice) for each in (*parts, weight_name(layer)))
+        if isinstance(choice, type):
+            return any(isinstance(self.modules[each], choice) for each in parts)
+        return any(self.modules[each] is choice for each in parts)
 
-def _fits(glob: str, name: str) -> bool:
-    weight = f"{name}.weight" if name else "weight"
-    return any(fnmatch.fnmatchcase(each, glob) for each in (name, weight))
 
-
-def _some(layers: Iterable[MaskedLayer]) -> list[MaskedLayer]:
-    found = list(layers)
-    if not found:
-        raise OptionError("the model has no masks; masksolve.torch.sparsify puts them on")
-    return found
+def _no_choice(option: str, choice: Any) -> OptionError:
+    return OptionError(
+        f"{option} takes names, globs, types of layers, modules and predicates, got {choice!r}"
+    )

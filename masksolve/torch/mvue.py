@@ -25,12 +25,12 @@ from .layers import find_masked
 __all__ = [
     "MVUELinear",
     "WeightGradient",
-    "as_linear",
     "as_mvue_linear",
     "check_weight_gradient",
     "mvue_2_4",
     "mvue_2_4_outcomes",
     "mvue_linear",
+    "plain_class",
     "weight_gradient_of",
 ]
 
@@ -132,6 +132,11 @@ def mvue_2_4(
     """
     groups = _split(tensor, dim)
     _check_estimator(estimator)
+    if not isinstance(generator, torch.Generator | None):
+        raise OptionError(
+            f"generator must be a torch.Generator, got {generator!r};"
+            " torch.Generator().manual_seed(seed) makes one"
+        )
     with torch.no_grad():
         probabilities, values = _pair_table(groups, estimator)
         kept = _keep(values, _draw(probabilities, generator))
@@ -351,11 +356,12 @@ def as_mvue_linear(module: nn.Module, weight_gradient: WeightGradient) -> None:
         module.was_linear = True  # type: ignore[assignment]
 
 
-def as_linear(module: nn.Module) -> None:
-    """Undo `as_mvue_linear`."""
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class of a parametrized module without that, where `as_mvue_linear` is undone."""
     if vars(module).pop("was_linear", False):
-        module.__class__ = nn.Linear
         del module.estimator
+        return nn.Linear
+    return type(module).__bases__[0]
 
 
 def weight_gradient_of(module: nn.Module, chosen: WeightGradient = "dense") -> WeightGradient:
@@ -420,6 +426,13 @@ def _check_estimator(estimator: str) -> None:
 
 def _split(tensor: Tensor, dim: int) -> Tensor:
     """View the groups along `dim` as (4, groups, ...)."""
+    if not isinstance(tensor, Tensor):
+        raise DtypeError(f"the tensor must be a torch.Tensor, got {type(tensor).__name__}")
+    # A layout cannot be traced within a backward pass, where gradients are dense.
+    if not torch.compiler.is_compiling() and tensor.layout != torch.strided:
+        raise DtypeError(
+            f"the tensor must be dense, got layout {tensor.layout}; to_dense() makes one"
+        )
     if not tensor.is_floating_point():
         raise DtypeError(
             f"the tensor must be of a floating-point dtype, got {tensor.dtype};"

@@ -388,6 +388,12 @@ def test_bad_input_is_told_what_to_do(function):
         function(torch.ones(()))
     with pytest.raises(errors.OptionError, match="one of exact, approximate, got 'best'"):
         function(torch.ones(4), estimator="best")
+    with pytest.raises(errors.DtypeError, match=r"must be a torch\.Tensor, got ndarray"):
+        function(np.ones(4))
+    with pytest.raises(errors.DtypeError, match=r"got layout torch\.sparse_coo"):
+        function(torch.ones(4).to_sparse())
+    with pytest.raises(errors.OptionError, match=r"generator must be a torch\.Generator, got 3"):
+        mvue_2_4(torch.ones(4), generator=3)
 
 
 # ---- the linear layer
