@@ -53,9 +53,10 @@ def _stepper(
 ) -> Callable[[], None]:
     torch.manual_seed(0)
     network = ByteTransformer(**model)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     if pattern is not None:
         mt.sparsify(network, *pattern, exclude="head")
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    if pattern is not None:
         mt.SparseTraining(network, optimizer, update_every=update_every, decay=1e-4)
 
     def step() -> None:

@@ -122,8 +122,8 @@ class SparseTraining:
     >>> import masksolve.torch as mt
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
-    >>> optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     >>> report = mt.sparsify(model, n=2, m=4)
+    >>> optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     >>> training = SparseTraining(model, optimizer, update_every=5, decay=1e-4, dense_after=12)
     >>> for _ in range(12):
     ...     optimizer.zero_grad()

@@ -187,8 +187,8 @@ def tune_decay(
     >>> import masksolve.torch as mt
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
-    >>> optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     >>> report = mt.sparsify(model, n=2, m=4)
+    >>> optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     >>> def train_step(model, optimizer, step):
     ...     optimizer.zero_grad()
     ...     x = torch.randn(8, 16, generator=torch.Generator().manual_seed(step))
