@@ -1,6 +1,6 @@
-"""Optimal n:m masks, exactly n of every m: dual ascent, then augmenting paths, all in int32.
+r"""Optimal n:m masks, exactly n of every m: dual ascent, then augmenting paths, all in int32.
 
-Scores s of a block become integers :math:`q = \\mathrm{round}(2^{23 - e} s)`, with the largest in
+Scores s of a block become integers :math:`q = \mathrm{round}(2^{23 - e} s)`, with the largest in
 :math:`[2^e, 2^{e+1})`: the unit is the last bit that float32 has for it, and masks are optimal for q.
 With column prices v, the residual of an entry is :math:`r_{ij} = q_{ij} - v_j`.
 
@@ -8,7 +8,7 @@ With column prices v, the residual of an entry is :math:`r_{ij} = q_{ij} - v_j`.
    row, and column prices v between those of q - u in each column.
 2. *Start*: every row keeps its n largest residuals. Rows are right then, and optimal for v.
 3. *Paths*: a column with too many gives one up to a column with too few, by way of rows that
-   exchange an entry for another. An exchange costs :math:`r_{ij} - r_{ik} \\ge 0`. The path of
+   exchange an entry for another. An exchange costs :math:`r_{ij} - r_{ik} \ge 0`. The path of
    least cost from any column with too many, found by Bellman and Ford's rounds over rows and columns at
    once, is taken, and its distances are added to r, so that all rows stay optimal for their
    prices. A path mends a column for good, so it ends.
@@ -24,9 +24,10 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["LARGEST_M", "find_masks"]
+from .blocks import entries, grid_of, load_finite, padded
 
-LARGEST_M = 32
+__all__ = ["find_masks"]
+
 _FAR = tl.constexpr(2**30 + 2**29)
 #: Half of the bracket in which prices are sought after the first round: a 16th of the largest score.
 _NEAR = tl.constexpr(2**19)
@@ -109,35 +110,36 @@ def _solve(
     ROUNDS: tl.constexpr, ABSOLUTE: tl.constexpr, WARM: tl.constexpr, PRICES: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
-    matrix = block // (grid_rows * grid_columns)
-    line = tl.arange(0, SIZE)
-    row = ((block // grid_columns) % grid_rows * m)[:, None] + line[None, :]
-    column = (block % grid_columns * m)[:, None] + line[None, :]
-    there = (block < blocks)[:, None] & (line < m)[None, :]
-    own_row, own_column = there & (row < rows), there & (column < columns)
-    own = own_row[:, :, None] & own_column[:, None, :]
-    source = matrix[:, None, None] * stride_matrix + row[:, :, None] * stride_row
-    source += column[:, None, :] * stride_column
-    s = tl.load(scores + source, mask=own, other=0).to(tl.float32)
-    finite = tl.abs(s) < float("inf")
-    tl.atomic_max(bad, 1, mask=tl.max((own & ~finite).to(tl.int32).reshape(BLOCKS * SIZE * SIZE)) > 0)
-    s = tl.where(finite, s, 0)
-    if ABSOLUTE:
-        s = tl.abs(s)
+    matrix, row, column, own = entries(
+        block, blocks, grid_rows, grid_columns, rows, columns, m, SIZE
+    )
+    source = matrix * stride_matrix + row * stride_row + column * stride_column
+    s = load_finite(scores, source, own, bad, ABSOLUTE)
     exponent = _exponent(tl.abs(s))
     first = (150 - exponent) // 2
-    scale = _power_of_two(first)[:, None, None], _power_of_two(150 - exponent - first)[:, None, None]
+    scale = (
+        _power_of_two(first)[:, None, None],
+        _power_of_two(150 - exponent - first)[:, None, None],
+    )
     scaled = s * scale[0] * scale[1]
-    q = tl.floor(scaled + 0.5).to(tl.int32)
+    # Not floor(scaled + 0.5): of odd integers of 24 bits that sum is rounded.
+    whole = tl.floor(scaled)
+    q = whole.to(tl.int32) + (scaled - whole >= 0.5).to(tl.int32)
 
     # Rows and columns beyond m have no part in anything.
+    line = tl.arange(0, SIZE)
     real = (line < m)[None, :]
     inside = real[:, :, None] & real[:, None, :]
     v = tl.zeros((BLOCKS, SIZE), tl.int32)
+    priced = (block < blocks)[:, None] & real
+    price = block[:, None] * m + line[None, :]
+    unit = (
+        1 / scale[0].reshape(BLOCKS, 1).to(tl.float64) / scale[1].reshape(BLOCKS, 1).to(tl.float64)
+    )
     if WARM:
-        v = tl.load(start + block[:, None] * m + line[None, :], mask=there, other=0)
-        v = tl.floor(v * scale[0].reshape(BLOCKS, 1) * scale[1].reshape(BLOCKS, 1) + 0.5).to(tl.int32)
-        v = tl.minimum(tl.maximum(v, -(2**25)), 2**25)
+        begin = tl.load(start + price, mask=priced, other=0) / unit
+        begin = tl.minimum(tl.maximum(begin, -(2.0**25)), 2.0**25)
+        v = tl.floor(begin + 0.5).to(tl.int32)
     u, v = _ascend(q, tl.zeros((BLOCKS, SIZE), tl.int32), v, inside, real, _FAR // 2, n, 8)
     for _ in tl.static_range(ROUNDS - 1):
         u, v = _ascend(q, u, v, inside, real, _NEAR, n, 6)
@@ -158,7 +160,9 @@ def _solve(
             reached = tl.where(better, best, reached)
             by_column = tl.where(better, place, by_column)
             enter = inside & ~x & (reached < _FAR)[:, :, None]
-            best, place = tl.min(tl.where(enter, reached[:, :, None] - r, _FAR), axis=1, return_indices=True)
+            best, place = tl.min(
+                tl.where(enter, reached[:, :, None] - r, _FAR), axis=1, return_indices=True
+            )
             better = best < distance
             distance = tl.where(better, best, distance)
             by_row = tl.where(better, place, by_row)
@@ -182,11 +186,9 @@ def _solve(
             going &= tl.sum(tl.where(there_now, surplus, 0), axis=1) <= 0
         surplus = tl.where(real, tl.sum(x.to(tl.int32), axis=1) - n, 0)
 
-    target = matrix[:, None, None] * rows * columns + row[:, :, None] * columns + column[:, None, :]
-    tl.store(mask + target, x.to(tl.int8), mask=own)
+    tl.store(mask + (matrix * rows + row) * columns + column, x.to(tl.int8), mask=own)
     if PRICES:
-        unit = 1 / scale[0].reshape(BLOCKS, 1) / scale[1].reshape(BLOCKS, 1)
-        tl.store(prices + block[:, None] * m + line[None, :], v.to(tl.float32) * unit, mask=there)
+        tl.store(prices + price, v.to(tl.float64) * unit, mask=priced)
 
 
 def find_masks(
@@ -209,8 +211,8 @@ def find_masks(
         0 < n < m <= 32.
     absolute : bool
         Take magnitudes.
-    start : (blocks, m) float32 Tensor, optional
-        Column prices of an earlier search, in the unit of the scores: fewer rounds of ascent.
+    start : (blocks, m) float64 Tensor, optional
+        Column prices of an earlier search, contiguous: fewer rounds of ascent.
     want_prices : bool
     blocks_each : int, optional
         Blocks to a program, a power of 2.
@@ -218,25 +220,23 @@ def find_masks(
     Returns
     -------
     mask : (K, R, C) bool Tensor
-    prices : (blocks, m) float32 Tensor or None
-        Column prices, in the unit of the scores.
+    prices : (blocks, m) float64 Tensor or None
+        Column prices in the unit of the scores, exact.
     bad : (1,) int32 Tensor
         1 if a score is not finite; the mask means nothing then. Nothing waits for it here.
     """
-    matrices, rows, columns = scores.shape
-    grid_rows, grid_columns = -(-rows // m), -(-columns // m)
-    blocks = matrices * grid_rows * grid_columns
+    grid = grid_of(scores, m)
     mask = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
     bad = torch.zeros(1, dtype=torch.int32, device=scores.device)
-    prices = torch.empty(blocks, m, device=scores.device) if want_prices else None
-    size = max(2, triton.next_power_of_2(m))
-    each = blocks_each or max(1, 32 // size)
-    if blocks:
-        _solve[(triton.cdiv(blocks, each),)](
-            scores, mask.view(torch.int8), prices, start, bad,
-            blocks, grid_rows, grid_columns, rows, columns, *scores.stride(),
+    prices = (
+        torch.empty(grid[0], m, dtype=torch.float64, device=scores.device) if want_prices else None
+    )
+    size, each, warps = padded(m, blocks_each)
+    if mask.numel():
+        _solve[(triton.cdiv(grid[0], each),)](
+            scores, mask.view(torch.int8), prices, start, bad, *grid, *scores.stride(),
             n=n, m=m, SIZE=size, BLOCKS=each, ROUNDS=1 if start is not None else 3,
             ABSOLUTE=absolute, WARM=start is not None, PRICES=want_prices,
-            num_warps=max(1, min(4, each * size * size // 512)),
+            num_warps=warps, enable_fp_fusion=False,
         )  # fmt: skip
     return mask, prices, bad

@@ -1,11 +1,11 @@
-"""The best 2:4 mask of every 4×4 block, among all of them, in float32: a thread takes a block.
+r"""The best 2:4 mask of every 4×4 block, among all of them, in float32: a thread takes a block.
 
 The upper two rows, s and r, and the lower two are looked at apart. What the upper rows keep in the
 four columns sums up to one of 19 vectors, and the lower rows must add what is missing to 2:
 
 - two columns twice (6 vectors, one choice each): :math:`t_a + t_b` with :math:`t_k = s_k + r_k`;
 - one twice, two once (12 vectors): :math:`t_c + w_{ab}` with
-  :math:`w_{ab} = \\max(s_a + r_b, s_b + r_a)`;
+  :math:`w_{ab} = \max(s_a + r_b, s_b + r_a)`;
 - all once (1 vector): the best pair of s, and the other columns of r.
 
 So 19 sums of an upper and a lower value are compared. Choices within a vector are made again once
@@ -15,7 +15,7 @@ Of the 186 maximal masks with *at most* two, the 90 above have eight entries. Th
 entry (i, p(i)) of a permutation p is alone in its row and its column, and of the other rows and columns
 all is kept but the rest of p. With T, R and C the sums of block, rows and columns, such a mask is worth
 
-.. math:: T - \\Big(\\sum_k s_{k p(k)} + g_{i p(i)}\\Big) \\qquad g_{ij} = R_i + C_j - 3 s_{ij},
+.. math:: T - \Big(\sum_k s_{k p(k)} + g_{i p(i)}\Big) \qquad g_{ij} = R_i + C_j - 3 s_{ij},
 
 so the cheapest two entries of the upper rows, in a pair of columns, and of the lower rows, in the other
 pair, are put together, one of the four with its g.
@@ -24,6 +24,8 @@ pair, are put together, one of the four with its g.
 import torch
 import triton
 import triton.language as tl
+
+from .blocks import grid_of
 
 __all__ = ["find_masks"]
 
@@ -201,13 +203,19 @@ def _columns(scores, there, column, columns, stride_column, BLOCKS: tl.constexpr
 
 
 @triton.jit
-def _scores(a, b, c, d, ABSOLUTE: tl.constexpr, EXACT: tl.constexpr):
+def _weight(a, b, c, d):
+    """A 256th of the magnitudes' sum: finite if they are, however large."""
+    small: tl.constexpr = 2.0**-8
+    return (tl.abs(a) * small + tl.abs(b) * small) + (tl.abs(c) * small + tl.abs(d) * small)
+
+
+@triton.jit
+def _scores(a, b, c, d, factor, ABSOLUTE: tl.constexpr, EXACT: tl.constexpr):
     if ABSOLUTE:
-        return tl.abs(a), tl.abs(b), tl.abs(c), tl.abs(d)
-    elif EXACT:
-        return a, b, c, d
-    else:
-        return tl.maximum(a, 0), tl.maximum(b, 0), tl.maximum(c, 0), tl.maximum(d, 0)
+        a, b, c, d = tl.abs(a), tl.abs(b), tl.abs(c), tl.abs(d)
+    elif not EXACT:
+        a, b, c, d = tl.maximum(a, 0), tl.maximum(b, 0), tl.maximum(c, 0), tl.maximum(d, 0)
+    return a * factor, b * factor, c * factor, d * factor
 
 
 @triton.jit
@@ -247,22 +255,25 @@ def _search(
     source = scores + matrix * stride_matrix + row * stride_row
     a0, a1, a2, a3 = _columns(source, one, column, columns, stride_column, BLOCKS)
     b0, b1, b2, b3 = _columns(source + stride_row, two, column, columns, stride_column, BLOCKS)
-    c0, c1, c2, c3 = _columns(source + 2 * stride_row, three, column, columns, stride_column, BLOCKS)
+    c0, c1, c2, c3 = _columns(
+        source + 2 * stride_row, three, column, columns, stride_column, BLOCKS
+    )
     d0, d1, d2, d3 = _columns(source + 3 * stride_row, four, column, columns, stride_column, BLOCKS)
 
-    # 0 if all are finite, else NaN.
-    sound = ((a0 * 0 + a1 * 0) + (a2 * 0 + a3 * 0)) + ((b0 * 0 + b1 * 0) + (b2 * 0 + b3 * 0))
-    sound += ((c0 * 0 + c1 * 0) + (c2 * 0 + c3 * 0)) + ((d0 * 0 + d1 * 0) + (d2 * 0 + d3 * 0))
-    tl.atomic_max(bad, 1, mask=tl.max((sound != 0).to(tl.int32), axis=0) > 0)
+    weight = _weight(a0, a1, a2, a3) + _weight(b0, b1, b2, b3)
+    weight += _weight(c0, c1, c2, c3) + _weight(d0, d1, d2, d3)
+    finite = weight < float("inf")
+    tl.atomic_max(bad, 1, mask=tl.min(finite.to(tl.int32), axis=0) == 0)
+    factor = tl.where(weight > 2.0**110, 2.0**-8, 1.0)  # no sum of scores overflows
 
     dropped = tl.full((BLOCKS,), 0, tl.int32)
     if not ABSOLUTE and not EXACT:
         dropped = _negative(a0, a1, a2, a3, 0) | _negative(b0, b1, b2, b3, 1)
         dropped |= _negative(c0, c1, c2, c3, 2) | _negative(d0, d1, d2, d3, 3)
-    a0, a1, a2, a3 = _scores(a0, a1, a2, a3, ABSOLUTE, EXACT)
-    b0, b1, b2, b3 = _scores(b0, b1, b2, b3, ABSOLUTE, EXACT)
-    c0, c1, c2, c3 = _scores(c0, c1, c2, c3, ABSOLUTE, EXACT)
-    d0, d1, d2, d3 = _scores(d0, d1, d2, d3, ABSOLUTE, EXACT)
+    a0, a1, a2, a3 = _scores(a0, a1, a2, a3, factor, ABSOLUTE, EXACT)
+    b0, b1, b2, b3 = _scores(b0, b1, b2, b3, factor, ABSOLUTE, EXACT)
+    c0, c1, c2, c3 = _scores(c0, c1, c2, c3, factor, ABSOLUTE, EXACT)
+    d0, d1, d2, d3 = _scores(d0, d1, d2, d3, factor, ABSOLUTE, EXACT)
     bits, value = _exactly_two(a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3)
     if not EXACT:
         fewer, its = _seven(a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3)
@@ -313,14 +324,12 @@ def find_masks(
     # Masks of the transpose are transposes of masks: threads walk along what is contiguous.
     turned = scores.stride(1) < scores.stride(2)
     source, target = (t.transpose(1, 2) if turned else t for t in (scores, mask))
-    matrices, rows, columns = source.shape
-    grid_rows, grid_columns = -(-rows // 4), -(-columns // 4)
-    blocks = matrices * grid_rows * grid_columns
-    if blocks:
-        _search[(triton.cdiv(blocks, blocks_each),)](
+    grid = grid_of(source, 4)
+    if mask.numel():
+        _search[(triton.cdiv(grid[0], blocks_each),)](
             source, target.view(torch.int8), target.view(torch.int8) if values is None else values, bad,
-            blocks, grid_rows, grid_columns, rows, columns, *source.stride(), *target.stride(),
+            *grid, *source.stride(), *target.stride(),
             BLOCKS=blocks_each, ABSOLUTE=absolute, EXACT=exact, MASKED=masked,
-            num_warps=max(1, blocks_each // 32),
+            num_warps=max(1, min(4, blocks_each // 32)), enable_fp_fusion=False,
         )  # fmt: skip
     return mask, values, bad
