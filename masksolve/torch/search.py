@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import find as core
-from ..bands import Progress
-from ..errors import DtypeError, MissingDependencyError, OptionError
-from ..methods import BlockSolver
-from ..pattern import Degree, check_degree
+from ..bands import Progress, check_workers
+from ..errors import DtypeError, MethodError, MissingDependencyError, OptionError, UnsupportedError
+from ..methods import BlockSolver, find_method
+from ..pattern import Degree, Pattern, check_degree
 from ..solution import MaskSolution
-from ..tiling import Remainder
+from ..tiling import Remainder, make_tiling
 from .distributed import is_sharded
 
 __all__ = ["TensorSolution", "find_mask", "solve"]
+
+#: Pattern, method, backend, degree, absolute, axes, remainder, workers: what the operator takes.
+_Call = tuple[int, int, str, str | None, str, bool, list[int], str, int | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +56,13 @@ def find_mask(
     ----------
     scores : Tensor
         Real numbers of any dtype that NumPy has, or bfloat16. Tensors of the CPU are read where
-        they are; those of other devices go to the CPU and the mask comes back, with one warning.
-    n, m, method, backend, degree, absolute, axes, remainder, workers
+        they are. For those of CUDA devices see the notes; others go to the CPU and the mask comes
+        back, with one warning.
+    n, m, method, degree, absolute, axes, remainder, workers
         As in `masksolve.find_mask`.
+    backend : str, optional
+        As in `masksolve.find_mask`; or ``"triton"``, which takes CUDA tensors and nothing to
+        the CPU.
 
     Returns
     -------
@@ -69,10 +76,25 @@ def find_mask(
     OptionError
         `scores` is a DTensor; and as in `masksolve.find_mask`.
     PatternError, MethodError, ShapeError, NonFiniteError
-        As in `masksolve.find_mask`.
+        As in `masksolve.find_mask`; and ``backend="triton"`` has no kernel for the call.
+    MissingDependencyError
+        ``backend="triton"`` and no package triton.
 
     Notes
     -----
+    With triton installed and no other backend named, masks of float16, bfloat16 and float32
+    tensors on CUDA devices are found there, on the current stream:
+
+    - 2:4 of either degree (``"auto"``, ``"conv"``): the best of all masks, by sums of float32;
+    - n:m with m <= 32, exactly n (``"auto"``, ``"flow"``): optimal for scores rounded to 24 bits
+      relative to the largest of a block;
+    - ``"greedy"`` with m <= 32: the core's mask;
+    - n = 0 and n = m.
+
+    Each is the same on every run; among equally good ones it may be another than the CPU's. All
+    else goes to the CPU, with one warning. So far these kernels have run in Triton's interpreter
+    and been compiled for a GPU, but never run on one.
+
     No gradient flows through a mask. To ``torch.compile`` the search is one opaque operator,
     ``torch.ops.masksolve.find_mask``; but a caller's own block solver is not.
 
@@ -90,9 +112,37 @@ def find_mask(
     _refuse_sharded(scores)
     if not isinstance(method, str):
         return _find(scores, n, m, method, backend, degree, absolute, axes, remainder, workers)
-    options = backend, check_degree(degree), bool(absolute), list(axes), remainder, workers
-    mask: Tensor = _find_mask(scores.detach(), n, m, method, *options)
+    call = n, m, method, backend, degree, bool(absolute), axes, remainder, workers
+    # What is compiled may have symbols for sizes; then only the operator itself checks.
+    checked = call if torch.compiler.is_compiling() else _checked(scores, *call)
+    mask: Tensor = _find_mask(scores.detach(), *checked)
     return mask
+
+
+def _checked(
+    scores: Tensor,
+    n: int,
+    m: int,
+    method: str,
+    backend: str | None,
+    degree: Any,
+    absolute: bool,
+    axes: Any,
+    remainder: Any,
+    workers: int | None,
+) -> _Call:
+    """Check a call in the core's words, and return it in the types of the operator."""
+    pattern, degree = Pattern(n, m), check_degree(degree)
+    find_method(method, None if backend == "triton" else backend, pattern, degree)
+    if backend == "triton" and scores.device.type not in ("cuda", "meta"):
+        raise MethodError(
+            f"backend 'triton' takes tensors of a CUDA device, but scores is on "
+            f"{scores.device.type!r}; leave backend out to have it found there"
+        )
+    tiling = make_tiling(tuple(scores.shape), pattern.m, axes=axes, remainder=remainder)
+    threads = None if workers is None else check_workers(workers)
+    options = degree, absolute, list(tiling.axes), remainder, threads
+    return (pattern.n, pattern.m, method, backend, *options)
 
 
 def _find(
@@ -128,8 +178,45 @@ def _find_mask(
     remainder: str,
     workers: int | None,
 ) -> Tensor:
-    # Kernels of a device's own are registered with this operator, for that device.
     return _find(scores, n, m, method, backend, degree, absolute, axes, remainder, workers)
+
+
+@_find_mask.register_kernel("cuda")
+def _(scores: Tensor, *call: Any) -> Tensor:
+    with torch.cuda.device(scores.device):
+        return _find_by_kernels(scores, *call)
+
+
+def _find_by_kernels(scores: Tensor, *call: Any) -> Tensor:
+    """Find a mask by the Triton kernel for it; if there is none, on the CPU."""
+    checked = _checked(scores, *call)
+    n, m, method, backend, degree, absolute, axes, remainder, _ = checked
+    kernels = _kernels() if backend in (None, "triton") else None
+    if kernels is not None and kernels.choose(scores, n, m, method, degree) is not None:
+        options = method, degree, absolute, axes, remainder
+        mask: Tensor = kernels.find_mask(scores, n, m, *options)
+        return mask
+    if backend != "triton":
+        return _find(scores, *checked)
+    if kernels is None:
+        raise MissingDependencyError(
+            "backend 'triton' needs the package triton, which cannot be imported; "
+            "pip install triton"
+        )
+    raise UnsupportedError(
+        f"backend 'triton' has no kernel for method={method!r} and degree={degree!r} at {n}:{m}, "
+        f"scores of dtype {scores.dtype}; leave backend out, and the CPU finds the mask"
+    )
+
+
+@cache
+def _kernels() -> Any:
+    """Return the module that chooses kernels, or None without triton."""
+    try:
+        from .gpu import dispatch
+    except ImportError:
+        return None
+    return dispatch
 
 
 @_find_mask.register_fake

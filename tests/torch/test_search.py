@@ -10,7 +10,14 @@ from torch import nn
 
 import masksolve as ms
 import masksolve.torch as mt
-from masksolve.errors import DtypeError, NonFiniteError, OptionError, PatternError
+from masksolve.errors import (
+    DtypeError,
+    MethodError,
+    NonFiniteError,
+    OptionError,
+    PatternError,
+    PatternTypeError,
+)
 from masksolve.torch import search
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int64]
@@ -142,11 +149,42 @@ def test_bad_scores(bad, error, message):
             mt.find_mask(bad, 2, 4)
 
 
-def test_bad_options():
-    W = gaussian(4, 4)
-    with pytest.raises(PatternError):
-        mt.find_mask(W, 5, 4)
-    with pytest.raises(OptionError, match="degree"):
-        mt.find_mask(W, 2, 4, degree="loose")
-    with pytest.raises(ms.errors.MethodError):
-        mt.find_mask(W, 2, 4, method="magic")
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"n": 5}, PatternError, "n must not exceed m"),
+        ({"n": 2.0}, PatternTypeError, "n must be an integer, got 2.0"),
+        ({"n": "2"}, PatternTypeError, "n must be an integer, got '2'"),
+        ({"n": True}, PatternTypeError, "n must be an integer, got True"),
+        ({"degree": "loose"}, OptionError, "degree must be"),
+        ({"method": "magic"}, MethodError, "unknown method 'magic'"),
+        ({"method": 3}, MethodError, "a name or a block solver, got int"),
+        ({"backend": 3}, MethodError, "backend=3"),
+        ({"method": "flow", "backend": 3}, MethodError, "no backend 3"),
+        ({"backend": "triton"}, MethodError, "takes tensors of a CUDA device, .* on 'cpu'"),
+        ({"axes": None}, OptionError, "axes must name two different axes"),
+        ({"axes": (0.0, 1.0)}, OptionError, "axes must name two different axes"),
+        ({"axes": (0, 0)}, OptionError, "axes must name two different axes"),
+        ({"remainder": None}, OptionError, "remainder must be"),
+        ({"workers": "2"}, OptionError, "workers must be a positive integer"),
+        ({"workers": 0}, OptionError, "workers must be a positive integer"),
+    ],
+)
+def test_bad_options(options, error, message):
+    with pytest.raises(error, match=message):
+        mt.find_mask(gaussian(4, 4), **{"n": 2, "m": 4} | options)
+
+
+def test_integers_of_numpy_are_integers():
+    W = gaussian(8, 8)
+    found = mt.find_mask(W, np.int64(2), np.int8(4), axes=[np.int64(0), -1], workers=np.int64(1))
+    assert torch.equal(found, mt.find_mask(W, 2, 4))
+
+
+def test_one_compilation_serves_all_sizes():
+    compiled = torch.compile(
+        lambda W: mt.find_mask(W, 2, 4), fullgraph=True, backend="eager", dynamic=True
+    )
+    for size in (8, 12, 20):
+        W = gaussian(size, size)
+        assert torch.equal(compiled(W), mt.find_mask(W, 2, 4))

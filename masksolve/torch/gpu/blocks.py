@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["LARGEST_M", "Grid", "entries", "grid_of", "load_finite", "padded"]
+__all__ = ["LARGEST_M", "Grid", "count", "entries", "grid_of", "load_finite", "padded"]
 
 #: Largest block edge of these kernels.
 LARGEST_M = 32
@@ -25,6 +25,11 @@ def padded(m: int, blocks_each: int | None) -> tuple[int, int, int]:
     size = max(2, triton.next_power_of_2(m))
     each = blocks_each or max(1, 32 // size)
     return size, each, max(1, min(4, each * size * size // 512))
+
+
+@triton.jit
+def count(flags, axis: tl.constexpr):
+    return tl.sum(flags.to(tl.int32), axis=axis)
 
 
 @triton.jit

@@ -24,7 +24,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .blocks import entries, grid_of, load_finite, padded
+from .blocks import count, entries, grid_of, load_finite, padded
 
 __all__ = ["find_masks"]
 
@@ -34,19 +34,14 @@ _NEAR = tl.constexpr(2**19)
 
 
 @triton.jit
-def _count(flags, axis: tl.constexpr):
-    return tl.sum(flags.to(tl.int32), axis=axis)
-
-
-@triton.jit
 def _halve(low, high, values, inside, n: tl.constexpr, axis: tl.constexpr):
     """Half of a bracket: more than n values or n are above `low`, n or less above `high`.
 
     With n above the middle both become the middle.
     """
     middle = low + (high - low) // 2
-    count = _count(inside & (values > tl.expand_dims(middle, axis)), axis)
-    return tl.where(count >= n, middle, low), tl.where(count <= n, middle, high)
+    above = count(inside & (values > tl.expand_dims(middle, axis)), axis)
+    return tl.where(above >= n, middle, low), tl.where(above <= n, middle, high)
 
 
 @triton.jit
@@ -85,7 +80,7 @@ def _largest(values, inside, n: tl.constexpr):
     # Now n values are above `high`, or those that are missing equal it.
     above = inside & (values > high[:, :, None])
     equal = inside & (values == high[:, :, None])
-    room = n - _count(above, 2)
+    room = n - count(above, 2)
     return above | (equal & (tl.cumsum(equal.to(tl.int32), axis=2) <= room[:, :, None]))
 
 

@@ -293,7 +293,7 @@ def find_masks(
     exact: bool = True,
     absolute: bool = True,
     masked: bool = False,
-    blocks_each: int = 128,
+    blocks_each: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Find the 2:4 masks of matrices, and at will the masked matrices in the same pass.
 
@@ -306,7 +306,7 @@ def find_masks(
     absolute : bool
         Take magnitudes.
     masked : bool
-    blocks_each : int
+    blocks_each : int, optional
         Blocks to a program, a power of 2.
 
     Returns
@@ -324,12 +324,12 @@ def find_masks(
     # Masks of the transpose are transposes of masks: threads walk along what is contiguous.
     turned = scores.stride(1) < scores.stride(2)
     source, target = (t.transpose(1, 2) if turned else t for t in (scores, mask))
-    grid = grid_of(source, 4)
+    grid, each = grid_of(source, 4), blocks_each or 128
     if mask.numel():
-        _search[(triton.cdiv(grid[0], blocks_each),)](
+        _search[(triton.cdiv(grid[0], each),)](
             source, target.view(torch.int8), target.view(torch.int8) if values is None else values, bad,
             *grid, *source.stride(), *target.stride(),
-            BLOCKS=blocks_each, ABSOLUTE=absolute, EXACT=exact, MASKED=masked,
-            num_warps=max(1, min(4, blocks_each // 32)), enable_fp_fusion=False,
+            BLOCKS=each, ABSOLUTE=absolute, EXACT=exact, MASKED=masked,
+            num_warps=max(1, min(4, each // 32)), enable_fp_fusion=False,
         )  # fmt: skip
     return mask, values, bad

@@ -6,6 +6,11 @@ import torch
 import masksolve as ms
 
 
+def many(blocks):
+    """Blocks to a program: in the interpreter many cost little more than one; a GPU knows best."""
+    return None if torch.cuda.is_available() else blocks
+
+
 def kinds(rows, columns, seed=0):
     """Matrices (K, rows, columns) of float32, each of a kind of its own."""
     draw = torch.Generator().manual_seed(seed)
@@ -31,7 +36,9 @@ def kinds(rows, columns, seed=0):
 def views(W):
     """Views of all kinds with W's values, by name."""
     matrices, rows, columns = W.shape
-    wide = torch.full((matrices, rows + 2, 2 * columns + 2), torch.nan, dtype=W.dtype)
+    wide = torch.full(
+        (matrices, rows + 2, 2 * columns + 2), torch.nan, dtype=W.dtype, device=W.device
+    )
     wide[:, 1:-1, 1 : 2 * columns : 2] = W
     width = wide.shape[2]
     return {

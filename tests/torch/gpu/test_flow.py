@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import masksolve as ms
 
-from .cases import best, blocks_of, kept, kinds, views
+from .cases import best, blocks_of, kept, kinds, many, views
 
 find_masks = pytest.importorskip("masksolve.torch.gpu.flow").find_masks
 
@@ -51,7 +51,9 @@ def assert_proof(W, mask, prices, n, m):
 def test_optimal_for_every_kind_of_scores(n, m, absolute, device):
     edge = m + 2 if m < 16 else m  # ragged edges as well, where blocks are cheap
     W = kinds(edge, edge - 3 if m > 4 else edge).to(device)
-    mask, prices, bad = find_masks(W, n, m, absolute=absolute, want_prices=absolute, blocks_each=64)
+    mask, prices, bad = find_masks(
+        W, n, m, absolute=absolute, want_prices=absolute, blocks_each=many(64)
+    )
     assert not bad.item()
     assert_optimal(W, mask, n, m, absolute)
     if absolute:
@@ -60,7 +62,7 @@ def test_optimal_for_every_kind_of_scores(n, m, absolute, device):
 
 def test_16_32(device):
     W = kinds(32, 32)[:2].to(device)
-    mask, prices, bad = find_masks(W, 16, 32, want_prices=True, blocks_each=2)
+    mask, prices, bad = find_masks(W, 16, 32, want_prices=True, blocks_each=many(2))
     assert not bad.item()
     assert_optimal(W, mask, 16, 32)
     assert_proof(W, mask, prices, 16, 32)
@@ -71,7 +73,7 @@ def test_scores_of_24_bits_are_solved_exactly(device):
     top = torch.tensor([1, 100, 2**13, 2**23, 2**24])[:, None, None]
     W = (torch.rand(5, 16, 16, generator=draw) * top).floor()
     for n, m in ((2, 4), (4, 8)):
-        mask, _, _ = find_masks(W.to(device), n, m, blocks_each=64)
+        mask, _, _ = find_masks(W.to(device), n, m, blocks_each=many(64))
         certified = ms.certify_mask(W.numpy(), mask.cpu().numpy(), n, m)
         assert (certified.objective == certified.bound).all()
 
@@ -86,7 +88,7 @@ def test_any_pattern_and_scores(data):
     values = data.draw(st.lists(numbers, min_size=rows * columns, max_size=rows * columns))
     W = torch.tensor(values, dtype=torch.float32).reshape(1, rows, columns)
     W = W.cuda() if torch.cuda.is_available() else W
-    mask, prices, bad = find_masks(W, n, m, want_prices=True, blocks_each=4)
+    mask, prices, bad = find_masks(W, n, m, want_prices=True, blocks_each=many(4))
     assert not bad.item()
     assert_optimal(W, mask, n, m)
     assert_proof(W, mask, prices, n, m)
@@ -95,15 +97,15 @@ def test_any_pattern_and_scores(data):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_other_dtypes_are_read_as_float32(dtype, device):
     W = kinds(10, 13)[[0, 1, 5, 6]].to(device, dtype).nan_to_num(0, 1, 1)
-    masks = [find_masks(scores, 4, 8, blocks_each=32)[0] for scores in (W, W.float())]
+    masks = [find_masks(scores, 4, 8, blocks_each=many(32))[0] for scores in (W, W.float())]
     assert torch.equal(*masks)
 
 
 def test_strides_and_programs_change_nothing(device):
     W = kinds(8, 7)[[0, 1, 6]]
-    mask, prices, _ = find_masks(W.to(device), 3, 5, want_prices=True, blocks_each=64)
-    for name, view in views(W).items():
-        found, _, bad = find_masks(view.to(device), 3, 5, blocks_each=64)
+    mask, prices, _ = find_masks(W.to(device), 3, 5, want_prices=True, blocks_each=many(64))
+    for name, view in views(W.to(device)).items():
+        found, _, bad = find_masks(view, 3, 5, blocks_each=many(64))
         assert not bad.item(), name
         assert torch.equal(found, mask), name
     for each in (None, 1, 4):
@@ -117,12 +119,14 @@ def test_strides_and_programs_change_nothing(device):
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (4, 8), (5, 12)])
 def test_warm_start(n, m, device):
     W = kinds(2 * m, m)
-    _, prices, _ = find_masks(W.to(device), n, m, want_prices=True, blocks_each=64)
+    _, prices, _ = find_masks(W.to(device), n, m, want_prices=True, blocks_each=many(64))
     noise = torch.randn(W.shape, generator=torch.Generator().manual_seed(1))
     moved = (W * (1 + noise / 100)).clamp(-3e38, 3e38).to(device)
     nonsense = torch.full_like(prices, torch.inf).where(prices > 0, -prices * 1e9)
     for start in (prices, prices.roll(3, 0), nonsense):
-        mask, again, bad = find_masks(moved, n, m, start=start, want_prices=True, blocks_each=64)
+        mask, again, bad = find_masks(
+            moved, n, m, start=start, want_prices=True, blocks_each=many(64)
+        )
         assert not bad.item()
         assert_optimal(moved, mask, n, m)
         assert_proof(moved, mask, again, n, m)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import masksolve as ms
 
-from .cases import best, blocks_of, kept, kinds, views
+from .cases import best, blocks_of, kept, kinds, many, views
 
 find_masks = pytest.importorskip("masksolve.torch.gpu.two_four").find_masks
 
@@ -41,7 +41,7 @@ def test_best_for_every_kind_of_scores(exact, absolute, device):
     for shape in ((44, 40), (7, 5), (1, 1)):
         W = kinds(*shape).to(device)
         mask, masked, bad = find_masks(
-            W, exact=exact, absolute=absolute, masked=True, blocks_each=512
+            W, exact=exact, absolute=absolute, masked=True, blocks_each=many(512)
         )
         assert not bad.item()
         assert_best(W, mask, exact, absolute)
@@ -52,7 +52,7 @@ def test_best_for_every_kind_of_scores(exact, absolute, device):
 def test_every_pattern_of_ones_and_zeros(exact, absolute, device):
     bits = (torch.arange(2**16)[:, None] >> torch.arange(16) & 1).float()
     W = (bits if absolute else 2 * bits - 1).reshape(-1, 4, 4).to(device)
-    mask, _, _ = find_masks(W, exact=exact, absolute=absolute, blocks_each=16384)
+    mask, _, _ = find_masks(W, exact=exact, absolute=absolute, blocks_each=many(16384))
     assert_best(W, mask, exact, absolute)
 
 
@@ -65,7 +65,7 @@ def test_any_block(values, options):
     exact, absolute = options
     W = torch.tensor(values).reshape(1, 4, 4)
     W = W.cuda() if torch.cuda.is_available() else W
-    mask, _, bad = find_masks(W, exact=exact, absolute=absolute, blocks_each=1)
+    mask, _, bad = find_masks(W, exact=exact, absolute=absolute, blocks_each=many(1))
     assert not bad.item()
     assert_best(W, mask, exact, absolute)
 
@@ -76,8 +76,8 @@ def test_other_dtypes_are_read_as_float32(exact, dtype, device):
     W = kinds(21, 30).to(device, dtype).nan_to_num(0, 1, 1)
     # The interpreter misreads denormals of bfloat16.
     W = W.where(W.abs() >= torch.finfo(dtype).smallest_normal, 0)
-    mask, masked, _ = find_masks(W, exact=exact, masked=True, blocks_each=512)
-    assert torch.equal(mask, find_masks(W.float(), exact=exact, blocks_each=512)[0])
+    mask, masked, _ = find_masks(W, exact=exact, masked=True, blocks_each=many(512))
+    assert torch.equal(mask, find_masks(W.float(), exact=exact, blocks_each=many(512))[0])
     assert masked.dtype == dtype
     assert torch.equal(masked, W * mask)
 
@@ -85,16 +85,15 @@ def test_other_dtypes_are_read_as_float32(exact, dtype, device):
 @pytest.mark.parametrize("exact", [True, False])
 def test_strides_and_programs_change_nothing(exact, device):
     W = kinds(22, 13)[[0, 5, 6]]  # no ties: a transpose breaks them otherwise
-    mask, _, _ = find_masks(W.to(device), exact=exact, blocks_each=256)
-    for name, view in views(W).items():
-        view = view.to(device)
-        found, masked, bad = find_masks(view, exact=exact, masked=True, blocks_each=256)
+    mask, _, _ = find_masks(W.to(device), exact=exact, blocks_each=many(256))
+    for name, view in views(W.to(device)).items():
+        found, masked, bad = find_masks(view, exact=exact, masked=True, blocks_each=many(256))
         assert not bad.item(), name
         assert torch.equal(found, mask), name
         assert torch.equal(masked, view * mask), name
         assert found.stride() == torch.empty_like(view, dtype=torch.bool).stride(), name
     ties = kinds(22, 13).to(device)
-    first, _, _ = find_masks(ties, exact=exact, blocks_each=512)
+    first, _, _ = find_masks(ties, exact=exact, blocks_each=many(512))
     for each in (64, 128, 512):
         assert torch.equal(find_masks(ties, exact=exact, blocks_each=each)[0], first)
     rows = W[:1, :1].expand(1, 10, 13)
@@ -107,7 +106,7 @@ def test_scores_that_are_not_finite_are_told(value, device):
     for place in range(16):
         W = torch.full((1, 4, 4), 3e38, device=device)
         W.view(-1)[place] = value
-        assert find_masks(W, exact=place % 2 == 0, blocks_each=1)[2].item() == 1
+        assert find_masks(W, exact=place % 2 == 0, blocks_each=many(1))[2].item() == 1
     W = torch.ones(2, 9, 7, device=device)
     W[1, 8, 6] = value
     assert find_masks(W)[2].item() == 1
