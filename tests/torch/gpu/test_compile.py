@@ -9,25 +9,48 @@ import pytest
 
 pytest.importorskip("triton")
 
-BLOCKS = {"scores": "*bf16", "mask": "*i8", "bad": "*i32"}
-FLOW = {"prices": "*fp64", "start": "*fp64"} | BLOCKS
+TYPES = {"scores": "*bf16", "mask": "*i8", "bad": "*i32"}
+PRICES = {"prices": "*fp64", "start": "*fp64"}
+#: A launch makes constants of what is None, and of sizes and strides of 1.
+CONTIGUOUS = {"stride_column": 1}
+SINGLE = dict.fromkeys(["blocks", "grid_rows", "grid_columns", "rows", "columns"], 1) | CONTIGUOUS
+
+
+def two_four(exact, masked, absolute, sizes=CONTIGUOUS, dtype="*bf16"):
+    types = {"scores": dtype, "masked": dtype if masked else "*i8"}
+    options = {"ABSOLUTE": absolute, "EXACT": exact, "MASKED": masked}
+    return "two_four", "_search", TYPES | types, sizes | options | {"BLOCKS": 128}, 4
+
+
+def in_blocks(n, m, size, sizes):
+    return sizes | {"n": n, "m": m, "SIZE": size, "BLOCKS": 32 // size}
+
+
+def flow(n, m, size, warm=False, sizes=CONTIGUOUS):
+    """From prices and with prices, or neither."""
+    options = {"ROUNDS": 1 if warm else 3, "ABSOLUTE": not warm, "WARM": warm, "PRICES": warm}
+    options |= in_blocks(n, m, size, sizes) | ({} if warm else dict.fromkeys(PRICES))
+    return "flow", "_solve", TYPES | PRICES, options, max(1, size // 16)
+
+
+def greedy(n, m, size, exact, sizes=CONTIGUOUS):
+    options = in_blocks(n, m, size, sizes) | {"ABSOLUTE": exact, "EXACT": exact}
+    return "greedy", "_search", TYPES, options, max(1, size // 16)
+
+
 #: Module, kernel, types of arguments (else i32), constants, warps.
 KERNELS = [
-    *(
-        ("two_four", "_search", BLOCKS | {"masked": "*bf16" if masked else "*i8"},
-         {"BLOCKS": 128, "ABSOLUTE": absolute, "EXACT": exact, "MASKED": masked}, 4)
-        for exact, masked, absolute in [
-            (True, False, True), (True, True, True), (False, False, False), (False, True, True)]
-    ),
-    *(
-        ("flow", "_solve", FLOW,
-         {"n": n, "m": m, "SIZE": size, "BLOCKS": 32 // size, "ROUNDS": 1 if warm else 3,
-          "ABSOLUTE": not warm, "WARM": warm, "PRICES": warm}, max(1, size // 16))
-        for n, m, size, warm in [(4, 8, 8, False), (8, 16, 16, True), (16, 32, 32, False)]
-    ),
-    ("greedy", "_search", BLOCKS,
-     {"n": 8, "m": 16, "SIZE": 16, "BLOCKS": 2, "ABSOLUTE": True, "EXACT": True}, 1),
-]  # fmt: skip
+    two_four(exact=True, masked=False, absolute=True),
+    two_four(exact=True, masked=True, absolute=True, sizes=SINGLE, dtype="*fp32"),
+    two_four(exact=False, masked=False, absolute=False, sizes={}),
+    two_four(exact=False, masked=True, absolute=True, dtype="*fp16"),
+    flow(4, 8, 8),
+    flow(3, 5, 8, sizes=SINGLE),
+    flow(8, 16, 16, warm=True, sizes={}),
+    flow(16, 32, 32),
+    greedy(8, 16, 16, exact=True),
+    greedy(16, 32, 32, exact=False, sizes=SINGLE),
+]
 
 COMPILE = """
 import json, subprocess, sys, tempfile, warnings

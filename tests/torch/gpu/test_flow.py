@@ -96,19 +96,19 @@ def test_any_pattern_and_scores(data):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_other_dtypes_are_read_as_float32(dtype, device):
-    W = kinds(10, 13)[[0, 1, 5, 6]].to(device, dtype).nan_to_num(0, 1, 1)
-    masks = [find_masks(scores, 4, 8, blocks_each=many(32))[0] for scores in (W, W.float())]
+    W = kinds(5, 7)[[0, 1, 5, 6]].to(device, dtype).nan_to_num(0, 1, 1)
+    masks = [find_masks(scores, 2, 4, blocks_each=many(32))[0] for scores in (W, W.float())]
     assert torch.equal(*masks)
 
 
 def test_strides_and_programs_change_nothing(device):
-    W = kinds(8, 7)[[0, 1, 6]]
+    W = kinds(8, 7)[[0, 1]]
     mask, prices, _ = find_masks(W.to(device), 3, 5, want_prices=True, blocks_each=many(64))
     for name, view in views(W.to(device)).items():
         found, _, bad = find_masks(view, 3, 5, blocks_each=many(64))
         assert not bad.item(), name
         assert torch.equal(found, mask), name
-    for each in (None, 1, 4):
+    for each in (None, 1):
         found, again, _ = find_masks(W.to(device), 3, 5, want_prices=True, blocks_each=each)
         assert torch.equal(found, mask)
         assert torch.equal(again, prices)
@@ -116,9 +116,9 @@ def test_strides_and_programs_change_nothing(device):
     assert_optimal(rows, find_masks(rows.to(device), 3, 5)[0], 3, 5)
 
 
-@pytest.mark.parametrize(("n", "m"), [(2, 4), (4, 8), (5, 12)])
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (3, 7)])
 def test_warm_start(n, m, device):
-    W = kinds(2 * m, m)
+    W = kinds(2 * m, m)[[0, 1, 3, 5, 7, 9]]
     _, prices, _ = find_masks(W.to(device), n, m, want_prices=True, blocks_each=many(64))
     noise = torch.randn(W.shape, generator=torch.Generator().manual_seed(1))
     moved = (W * (1 + noise / 100)).clamp(-3e38, 3e38).to(device)
