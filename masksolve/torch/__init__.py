@@ -29,6 +29,7 @@ from .models import (
 from .mvue import MVUELinear, mvue_2_4, mvue_2_4_outcomes, mvue_linear
 from .reconstruction import LayerReconstruction, ReconstructionReport, reconstruct
 from .search import TensorSolution, find_mask, solve
+from .semi_structured import LayerExecution, SparseLinear, execution_report
 from .training import MaskUpdate, SparseTraining
 from .tuning import DecayRun, DecaySearch, tune_decay
 
@@ -39,6 +40,7 @@ __all__ = [
     "DecaySearch",
     "LayerCheck",
     "LayerConversion",
+    "LayerExecution",
     "LayerReconstruction",
     "Layout",
     "MVUELinear",
@@ -47,6 +49,7 @@ __all__ = [
     "MaskedLayer",
     "ParameterReport",
     "ReconstructionReport",
+    "SparseLinear",
     "SparseTraining",
     "SparsifyReport",
     "SwiGLU",
@@ -55,6 +58,7 @@ __all__ = [
     "check_sparsity",
     "convert_unstructured",
     "desparsify",
+    "execution_report",
     "find_mask",
     "geglu",
     "masked_layers",

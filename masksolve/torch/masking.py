@@ -29,7 +29,7 @@ from ..pattern import Degree, Pattern
 from .distributed import mask_for, whole
 from .layout import Layout
 
-__all__ = ["Gradient", "Masked", "check_gradient", "keep"]
+__all__ = ["Gradient", "Masked", "check_gradient", "keep", "passed_on"]
 
 #: What reaches the dense weight of the masked weight's gradient.
 Gradient = Literal["straight_through", "sr_ste", "static"]
@@ -173,15 +173,27 @@ class _Keep(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         if ctx.static or ctx.decay:
             weight, mask = ctx.saved_tensors
-            if ctx.static:
-                gradient = keep(gradient, mask)
-            else:
-                gradient = gradient + ctx.decay * keep(weight, ~mask)
+            gradient = passed_on(gradient, weight, mask, ctx.static, ctx.decay)
         return gradient, None, None, None
 
 
 # Autograd asks for it at every call; made anew each time it is a third of what a small mask costs.
 _Keep.forward.__signature__ = inspect.signature(_Keep.forward)  # type: ignore[attr-defined]
+
+
+def passed_on(
+    gradient: Tensor, weight: Tensor | None, mask: Tensor | None, static: bool, decay: float
+) -> Tensor:
+    """Return what reaches the dense weight of the masked weight's gradient.
+
+    The mask is needed if it is static or there is decay, the dense weight if there is decay.
+    """
+    if static and mask is not None:
+        return keep(gradient, mask)
+    if decay and weight is not None and mask is not None:
+        return gradient + decay * keep(weight, ~mask)
+    return gradient
+
 
 #: Integers of the size of a floating-point number.
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

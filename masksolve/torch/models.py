@@ -48,10 +48,16 @@ from .mvue import (
     WeightGradient,
     as_mvue_linear,
     check_weight_gradient,
-    plain_class,
     weight_gradient_of,
 )
 from .search import find_mask, solve
+from .semi_structured import (
+    Execution,
+    as_sparse_linear,
+    check_execution,
+    plain_class,
+    why_not_sparse,
+)
 
 __all__ = [
     "LayerCheck",
@@ -93,6 +99,9 @@ class ParameterReport:
     weight_gradient : str
         ``"dense"``, ``"mvue"`` or ``"mvue_approximate"``; of a tied weight those of all its layers,
         say ``"mvue and dense"``.
+    execution : {"masked", "sparse"}
+    not_sparse : str
+        Why it is to stay masked-dense though sparse execution was asked for.
     tied : tuple of str
     """
 
@@ -104,6 +113,8 @@ class ParameterReport:
     kept_share: float = float("nan")
     gap: float = float("nan")
     weight_gradient: str = "dense"
+    execution: Execution = "masked"
+    not_sparse: str = ""
     tied: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -111,10 +122,15 @@ class ParameterReport:
         if not self.masked:
             return f"{self.name} ({shape}): skipped, {self.reason}"
         gradient = f", weight gradient {self.weight_gradient}" * (self.weight_gradient != "dense")
+        sparse = ", execution sparse" * (self.execution == "sparse")
+        sparse += f", execution masked: {self.not_sparse}" * bool(self.not_sparse)
         tied = f"; the same as {', '.join(self.tied)}" if self.tied else ""
         share = self.kept_share
         kept = "has no score" if math.isnan(share) else f"keeps {share:.2%} of the score"
-        return f"{self.name} ({shape}): {self.pattern}, {kept}, gap {self.gap:.2g}{gradient}{tied}"
+        return (
+            f"{self.name} ({shape}): {self.pattern}, {kept}, gap {self.gap:.2g}"
+            f"{gradient}{sparse}{tied}"
+        )
 
 
 @dataclass(frozen=True)
@@ -155,6 +171,7 @@ def sparsify(
     gradient: Gradient = "straight_through",
     decay: float = 0.0,
     weight_gradient: WeightGradient = "dense",
+    execution: Execution = "masked",
     remainder: Ragged = "pad",
     workers: int | None = None,
 ) -> SparsifyReport:
@@ -186,6 +203,11 @@ def sparsify(
         With the latter two, every masked `torch.nn.Linear` becomes a `masksolve.torch.MVUELinear`,
         in place: its weight gradient is computed from 2:4 sparse estimates of the output
         gradients. All other layers, subclasses too, keep theirs, and the report says so.
+    execution : {"masked", "sparse"}
+        With ``"sparse"``, for at most two of every four, every masked `torch.nn.Linear` becomes a
+        `masksolve.torch.SparseLinear`, in place, whose products run on sparse tensor cores where
+        they can and pay. The report says which layers never can, and
+        `masksolve.torch.execution_report` what all of them do on their device.
     remainder : {"pad", "skip", "error"}
         A layer whose sizes are no multiples of m is masked as if padded by zeros, left dense, or
         refused.
@@ -235,6 +257,7 @@ def sparsify(
         gradient=gradient,
         decay=decay,
         weight_gradient=weight_gradient,
+        execution=execution,
         remainder=remainder,
         workers=workers,
     )
@@ -257,6 +280,7 @@ def sparsify_each(
     remainder: Ragged,
     workers: int | None,
     weight_gradient: WeightGradient = "dense",
+    execution: Execution = "masked",
 ) -> SparsifyReport:
     """Mask each weight in the pattern that `choose` gives for its name and itself.
 
@@ -266,6 +290,7 @@ def sparsify_each(
     degree = check_degree(degree)
     gradient, decay = check_gradient(gradient, decay)
     weight_gradient = check_weight_gradient(weight_gradient)
+    execution = check_execution(execution)
     if remainder not in get_args(Ragged):
         raise OptionError(f"remainder must be 'pad', 'skip' or 'error', got {remainder!r}")
     if not isinstance(model, nn.Module):
@@ -295,9 +320,13 @@ def sparsify_each(
             exact = find_method(method, backend, pattern, degree).exact
             masked, share, gap = _mask_weight(use, pattern, exact, gradient, decay, options)
             found.append((use, masked))
+            sparse = execution == "sparse"
+            why_not = next(filter(None, (why_not_sparse(m, pattern) for m in use.modules)), "")
             entry = replace(
                 entry, pattern=pattern, kept_share=share, gap=gap, tied=tuple(use.names[1:]),
                 weight_gradient=" and ".join(dict.fromkeys(use.weight_gradients(weight_gradient))),
+                execution="sparse" if sparse and not why_not else "masked",
+                not_sparse=why_not * sparse,
             )  # fmt: skip
         reports.append(entry)
     gradients = {each for use, _ in found for each in use.weight_gradients(weight_gradient)}
@@ -306,9 +335,19 @@ def sparsify_each(
             f"weight_gradient={weight_gradient!r} is for layers that are torch.nn.Linear itself, and "
             f"none of those to mask is one"
         )
+    if (
+        found
+        and execution == "sparse"
+        and all(entry.not_sparse for entry in reports if entry.masked)
+    ):
+        why = "; ".join(f"{e.name}: {e.not_sparse}" for e in reports if e.masked)
+        raise OptionError(f"execution='sparse' is possible in no layer that is to mask; {why}")
+    sparse_names = {entry.name for entry in reports if entry.execution == "sparse"}
     for use, masked in found:
         for module in use.modules:
             as_mvue_linear(module, weight_gradient)
+            if use.names[0] in sparse_names:
+                as_sparse_linear(module)
             # Unsafe leaves out a forward pass, by which it is checked that dtype and shape stay.
             parametrize.register_parametrization(module, "weight", masked, unsafe=True)
     return SparsifyReport(tuple(reports))

@@ -23,10 +23,12 @@ from ..errors import DtypeError, OptionError, RaggedShapeError, ShapeError
 from .layers import find_masked
 
 __all__ = [
+    "Estimator",
     "MVUELinear",
     "WeightGradient",
     "as_mvue_linear",
     "check_weight_gradient",
+    "estimate_tokens",
     "mvue_2_4",
     "mvue_2_4_outcomes",
     "mvue_linear",
@@ -409,12 +411,17 @@ class _MVUELinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_input = gradient @ weight.to(gradient.dtype)
         if ctx.needs_input_grad[1]:
-            padded = functional.pad(tokens, (0, 0, 0, -len(tokens) % 4))
-            estimate = mvue_2_4(padded, dim=0, estimator=ctx.estimator)[: len(tokens)]
+            estimate = estimate_tokens(tokens, ctx.estimator)
             of_weight = estimate.T @ input.reshape(-1, input.shape[-1]).to(gradient.dtype)
         if ctx.needs_input_grad[2]:
             of_bias = tokens.sum(0)
         return of_input, of_weight, of_bias, None
+
+
+def estimate_tokens(tokens: Tensor, estimator: Estimator) -> Tensor:
+    """Estimate gradients, (tokens, features), in groups of four tokens; the last is filled up."""
+    padded = functional.pad(tokens, (0, 0, 0, -len(tokens) % 4))
+    return mvue_2_4(padded, dim=0, estimator=estimator)[: len(tokens)]
 
 
 def _check_estimator(estimator: str) -> None:
