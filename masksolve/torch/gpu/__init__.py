@@ -1,5 +1,5 @@
-"""Triton kernels; each module holds one and its launcher, and nothing else imports triton.
+"""Triton kernels and their launchers, one purpose a module; `blocks` has what they share.
 
-Without a GPU they run in Triton's interpreter: ``TRITON_INTERPRET=1`` before the import, and tensors
-of the CPU.
+Nothing here is imported before a kernel is needed. Without a GPU they run in Triton's interpreter:
+``TRITON_INTERPRET=1`` before triton is imported, and tensors of the CPU.
 """
