@@ -212,7 +212,7 @@ def gpu(
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 21,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = _RESULTS,
 ) -> None:
-    """Measure mask search and gated activations on a GPU, against copies of the same bytes."""
+    """Measure mask search, gated activations and sparse training steps on a GPU."""
     import torch
 
     from . import gpu as room

@@ -1,4 +1,4 @@
-"""On a GPU: mask search and gated activations against copies of the bytes that they must move.
+"""On a GPU: mask search and gated activations against copies, sparse training steps against dense ones.
 
 Every contestant is checked on fresh random numbers before it is timed. Times are those between CUDA
 events around one call, with the cache flushed before; contestants take turns in every repeat. On
@@ -7,6 +7,7 @@ the CPU, where kernels run in Triton's interpreter, only tiny sizes are of use: 
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import masksolve as ms
+import masksolve.torch as mt
 
 from .measure import Tell
 from .report import Goal, finite, goal_record, middle, table, time_of
+from .transformer import ByteTransformer
 
 __all__ = ["Contestant", "contestants", "measure", "reach", "to_markdown", "transport", "write"]
 
@@ -73,6 +76,77 @@ def contestants(size: int, device: str) -> Iterator[Contestant]:
         yield from _activations(gates, f"gated {size}² {dtype_name}")
     A = torch.randn(size, size, dtype=torch.bfloat16, device=device, generator=generator)
     yield Contestant(f"matmul {size}³ bfloat16", "dense", lambda: A @ A, _nothing)
+    yield from _networks(f"FFN {size}", lambda: _ffn(size), _tokens_for(size, device))
+    yield from _networks(
+        f"transformer {size}",
+        lambda: ByteTransformer(size, depth=2, heads=max(1, size // 64), context=128),
+        torch.randint(
+            256, (64 if device == "cuda" else 2, 128), device=device, generator=generator
+        ),
+    )
+
+
+def _ffn(size: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(size, 8 * size), mt.GEGLU(), nn.Linear(4 * size, size))
+
+
+def _tokens_for(size: int, device: str) -> Tensor:
+    return torch.randn(8192 if device == "cuda" else 16, size, dtype=torch.bfloat16, device=device)
+
+
+def _networks(group: str, build: Callable[[], nn.Module], x: Tensor) -> Iterator[Contestant]:
+    """Yield passes and whole steps of a network in bfloat16: dense, and 2:4 by sparse products."""
+
+    def make(update_every: int | None) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = build().to(x.device, torch.bfloat16)
+        if update_every:
+            mt.sparsify(model, 2, 4, exclude=lambda name, _: name == "head", execution="sparse")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+        if update_every:
+            mt.SparseTraining(model, optimizer, update_every=update_every, decay=1e-5)
+        return model, optimizer
+
+    for name, update_every in (
+        ("dense", None), ("sparse", 10**9), ("sparse, at an update of masks", 1)
+    ):  # fmt: skip
+        model, optimizer = make(update_every)
+
+        def forward(model: nn.Module = model) -> Tensor:
+            with torch.no_grad():
+                output: Tensor = model(x)
+            return output
+
+        def both(model: nn.Module = model) -> Tensor:
+            output: Tensor = model(x)
+            output.float().square().mean().backward()  # type: ignore[no-untyped-call]
+            return output
+
+        def step(
+            both: Callable[[], Tensor] = both, optimizer: torch.optim.Optimizer = optimizer
+        ) -> Tensor:
+            optimizer.zero_grad()
+            output = both()
+            optimizer.step()
+            return output
+
+        def judge(found: Tensor, model: nn.Module = model, name: str = name) -> float:
+            """Compare with the same weights, multiplied out in float32."""
+            exact = copy.deepcopy(model)
+            if name != "dense":
+                mt.check_sparsity(exact)
+                mt.desparsify(exact)
+            with torch.no_grad():
+                expected = exact.float()(x.float() if x.is_floating_point() else x)
+            error = (found.float() - expected).norm() / expected.norm()
+            if not error < 0.03:
+                raise AssertionError(f"{group}, {name}: off by {float(error):.1%}")
+            return float("nan")
+
+        if update_every != 1:
+            yield Contestant(group, f"{name}, forward", forward, judge)
+            yield Contestant(group, f"{name}, forward and backward", both, judge)
+        yield Contestant(group, f"{name}, step", step, _nothing)
 
 
 def _searches(W: Tensor, n: int, m: int, group: str) -> Iterator[Contestant]:
@@ -135,8 +209,6 @@ def transport(W: Tensor, n: int, m: int) -> Tensor:
 
 
 def _activations(gates: Tensor, group: str) -> Iterator[Contestant]:
-    import masksolve.torch as mt
-
     out = torch.empty_like(gates[:, : gates.shape[1] // 2])
     moved = torch.empty(gates.nbytes + out.nbytes, dtype=torch.uint8, device=gates.device)
     half = moved.numel() // 2
@@ -207,6 +279,12 @@ def reach(records: list[dict[str, Any]]) -> list[Goal]:
         pairs = zip(times.get((group, one), []), times.get((group, other), []), strict=True)
         return [a / b for a, b in pairs]
 
+    def steps(group: str) -> list[float]:
+        """Divide a sparse step by a dense one; masks are found every 40 steps."""
+        kinds = "dense, step", "sparse, step", "sparse, at an update of masks, step"
+        dense, between, update = (times.get((group, kind), []) for kind in kinds)
+        return [(39 * b + u) / 40 / d for d, b, u in zip(dense, between, update, strict=True)]
+
     large = "8192² bfloat16"
     return [
         Goal("2:4 exact, 8192² bfloat16, against a copy", "<= 2×", "1.3×", (2.0, 1.3), ratios(large, "2:4, all patterns", "copy")),
@@ -214,6 +292,8 @@ def reach(records: list[dict[str, Any]]) -> list[Goal]:
         Goal("16:32 exact, 8192², ms", "<= 30", "10", (30.0, 10.0), times.get((large, "16:32, flow"), [])),
         Goal("8:16, TSENOR's transport against ours", ">= 10×", "50×", (10.0, 50.0), ratios(large, "8:16, TSENOR's transport alone", "8:16, flow"), better="high"),
         Goal("geglu forward, 8192² bfloat16, against a copy", "<= 1.3×", "1.1×", (1.3, 1.1), ratios(f"gated {large}", "geglu", "copy")),
+        Goal("FFN step at 4096, against dense", "< 1×", "1/1.3×", (1.0, 1 / 1.3), steps("FFN 4096")),
+        Goal("transformer step at 4096, against dense", "", "", (None, None), steps("transformer 4096")),
         Goal("geglu forward, column-major, against a copy", "<= 1.3×", "1.1×", (1.3, 1.1), ratios(f"gated {large}", "geglu, column-major", "copy")),
     ]  # fmt: skip
 
@@ -240,7 +320,8 @@ def to_markdown(data: dict[str, Any]) -> str:
         + ", ".join(f"{k} {v}" for k, v in data["versions"].items())
         + f"; {data['date']}. {data['settings']['repeats']} repeats, interleaved; medians, with "
         f"quartiles. A *copy* moves as many bytes as the scores and the mask have, or the input and "
-        f"the output. TSENOR: {ITERATIONS} iterations, regularisation {REGULARISATION}, without "
+        f"the output. FFN: 8192 tokens through size → 8 size → GEGLU → size, AdamW, masks every 40 "
+        f"steps and packing included in a step. TSENOR: {ITERATIONS} iterations, regularisation {REGULARISATION}, without "
         f"rounding and swaps.",
         "",
         "## Reach",

@@ -14,7 +14,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def test_run_and_report(tmp_path):
     told = []
-    records = gpu.measure((64,), 2, DEVICE, lambda *now: told.append(now))
+    records = gpu.measure((32,), 2, DEVICE, lambda *now: told.append(now))
     assert len(told) == 2
     assert all(len(record["ms"]) == 2 for record in records)
     names = {record["name"] for record in records}
@@ -26,7 +26,7 @@ def test_run_and_report(tmp_path):
     record = json.loads(paths[0].read_text())
     assert {goal["verdict"] for goal in record["reach"]} == {"not measured"}  # 8192² was not run
     for record in records:
-        record["group"] = record["group"].replace("64²", "8192²")
+        record["group"] = record["group"].replace("32²", "8192²")
     goal = gpu.reach(records)[0]
     times = {r["name"]: r["ms"] for r in records if r["group"] == "8192² bfloat16"}
     assert goal.ratios == [
@@ -35,9 +35,9 @@ def test_run_and_report(tmp_path):
 
 
 def test_a_wrong_mask_is_not_timed():
-    search = next(c for c in gpu.contestants(64, DEVICE) if c.name == "2:4, all patterns")
+    search = next(c for c in gpu.contestants(32, DEVICE) if c.name == "2:4, all patterns")
     with pytest.raises(AssertionError, match="keeps"):
-        search.check(torch.eye(2, dtype=torch.bool, device=DEVICE).repeat(32, 32))
+        search.check(torch.eye(2, dtype=torch.bool, device=DEVICE).repeat(16, 16))
 
 
 def test_the_transport_ends_near_the_constraints():
