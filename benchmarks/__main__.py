@@ -180,7 +180,7 @@ def training(
     threads = threads or available_cores()
     torch.set_num_threads(threads)
     small = {"width": 128, "depth": 4, "heads": 4, "context": 128}
-    notebook = {"width": 48, "depth": 2, "heads": 4, "context": 32}  # of 06_training
+    notebook = {"width": 64, "depth": 1, "heads": 4, "context": 64}  # of 06_training
     large = {"width": 768, "depth": 14, "heads": 12, "context": 128}
     if quick:
         small = notebook = large = {"width": 32, "depth": 1, "heads": 2, "context": 16}
@@ -189,7 +189,7 @@ def training(
     with _progress(console) as tell:
         steps = [
             room.measure_steps(repeats, small, 2 if quick else 16, tell),
-            room.measure_steps(repeats, notebook, 2 if quick else 8, tell),
+            room.measure_steps(repeats, notebook, 2 if quick else 32, tell),
         ]
         sparsify = room.measure_sparsify(max(1, repeats // 3), large, tell)
     data = {
