@@ -1,4 +1,4 @@
-"""Transposable n:m masks in PyTorch training: built on PyTorch's own public parts alone.
+"""Transposable n:m masks in PyTorch training: built on PyTorch alone, of which nothing is patched.
 
 This package is the only place of masksolve that imports torch.
 """

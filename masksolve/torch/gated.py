@@ -19,6 +19,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional
 
 from ..errors import DtypeError, OptionError, ShapeError
+from .transforms import is_transformed
 
 __all__ = ["GEGLU", "Approximate", "SwiGLU", "geglu", "swiglu"]
 
@@ -219,7 +220,7 @@ def _check(x: Tensor, value: Tensor | None) -> None:
 def _has_kernel(x: Tensor, value: Tensor | None) -> bool:
     """Whether the kernels take the tensors: plain ones, and under none of PyTorch's transforms."""
     # Asked as PyTorch's own FSDP does, for want of a public way.
-    if not _HAS_TRITON or torch._C._are_functorch_transforms_active():
+    if not _HAS_TRITON or is_transformed():
         return False
     return all(
         type(tensor) in (Tensor, nn.Parameter)

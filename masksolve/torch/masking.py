@@ -28,6 +28,7 @@ from ..errors import MaskError, OptionError, ShapeError
 from ..pattern import Degree, Pattern
 from .distributed import mask_for, whole
 from .layout import Layout
+from .transforms import is_transformed
 
 __all__ = ["Gradient", "Masked", "check_gradient", "keep", "passed_on"]
 
@@ -159,8 +160,7 @@ class Masked(nn.Module):
 def _straight_through(weight: Tensor, mask: Tensor) -> Tensor:
     """Return what `_Keep` does: a copy, whose gradient is the weight's, changed behind autograd's back.
 
-    Unlike `_Keep` it needs no Python in the backward pass, which on the CPU costs as much as the
-    masking of a small weight.
+    Unlike `_Keep` it needs no Python in the backward pass.
     """
     masked = weight.clone()
     with torch.no_grad():
@@ -174,7 +174,7 @@ def _can_be_written_to(weight: Tensor) -> bool:
         weight.device.type == "cpu"
         and type(weight) in (Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
+        and not is_transformed()
     )
 
 
@@ -201,7 +201,7 @@ class _Keep(torch.autograd.Function):
         return gradient, None, None, None
 
 
-# Autograd asks for it at every call; made anew each time it is a third of what a small mask costs.
+# Autograd asks for it at every call, and would make it anew each time.
 _Keep.forward.__signature__ = inspect.signature(_Keep.forward)  # type: ignore[attr-defined]
 
 

@@ -27,6 +27,7 @@ from . import mvue
 from .layers import find_masked, some_masked
 from .masking import Masked, keep, passed_on
 from .mvue import Estimator, MVUELinear, estimate_tokens, mvue_linear
+from .transforms import is_transformed
 
 __all__ = [
     "Execution",
@@ -525,7 +526,7 @@ def _choose(
         dense.dtype != dtype and not torch.is_autocast_enabled(device.type)
     ):
         return "", f"computes in {dtype}: sparse products are of float16 and bfloat16"
-    if torch._C._are_functorch_transforms_active():
+    if is_transformed():
         return "", "under a transform of torch.func"
     size = layer.in_features * layer.out_features
     if tokens is not None and tokens * size < max(layer.least_products, 1):

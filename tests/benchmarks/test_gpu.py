@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import gpu
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="Triton is there for Linux alone")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 
 import masksolve as ms
 
@@ -9,6 +10,17 @@ import masksolve as ms
 def many(blocks):
     """Blocks to a program: in the interpreter many cost little more than one; a GPU knows best."""
     return None if torch.cuda.is_available() else blocks
+
+
+@st.composite
+def matrices(draw, most):
+    """A matrix (1, R, C) of float32, of small integers or of anything finite; R and C up to `most`."""
+    rows, columns = draw(st.integers(1, most)), draw(st.integers(1, most))
+    finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    numbers = draw(st.sampled_from([st.integers(-2, 2), finite]))
+    values = draw(st.lists(numbers, min_size=rows * columns, max_size=rows * columns))
+    W = torch.tensor(values, dtype=torch.float32).reshape(1, rows, columns)
+    return W.cuda() if torch.cuda.is_available() else W
 
 
 def kinds(rows, columns, seed=0):

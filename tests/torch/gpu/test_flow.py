@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import masksolve as ms
 
-from .cases import best, blocks_of, kept, kinds, many, views
+from .cases import best, blocks_of, kept, kinds, many, matrices, views
 
 find_masks = pytest.importorskip("masksolve.torch.gpu.flow").find_masks
 
@@ -83,11 +83,7 @@ def test_scores_of_24_bits_are_solved_exactly(device):
 def test_any_pattern_and_scores(data):
     m = data.draw(st.integers(2, 7))
     n = data.draw(st.integers(1, m - 1))
-    rows, columns = data.draw(st.integers(1, 2 * m)), data.draw(st.integers(1, 2 * m))
-    numbers = data.draw(st.sampled_from([st.integers(-2, 2), st.floats(width=32, allow_nan=False, allow_infinity=False)]))  # fmt: skip
-    values = data.draw(st.lists(numbers, min_size=rows * columns, max_size=rows * columns))
-    W = torch.tensor(values, dtype=torch.float32).reshape(1, rows, columns)
-    W = W.cuda() if torch.cuda.is_available() else W
+    W = data.draw(matrices(2 * m))
     mask, prices, bad = find_masks(W, n, m, want_prices=True, blocks_each=many(4))
     assert not bad.item()
     assert_optimal(W, mask, n, m)

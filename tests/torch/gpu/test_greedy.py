@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import masksolve as ms
 
-from .cases import kinds, many, views
+from .cases import kinds, many, matrices, views
 
 find_masks = pytest.importorskip("masksolve.torch.gpu.greedy").find_masks
 
@@ -53,11 +53,7 @@ def test_diagonals_instead(device):
 def test_any_pattern_and_scores(data):
     m = data.draw(st.integers(2, 6))
     n = data.draw(st.integers(1, m - 1))
-    rows, columns = data.draw(st.integers(1, 2 * m)), data.draw(st.integers(1, 2 * m))
-    numbers = data.draw(st.sampled_from([st.integers(-2, 2), st.floats(width=32, allow_nan=False, allow_infinity=False)]))  # fmt: skip
-    values = data.draw(st.lists(numbers, min_size=rows * columns, max_size=rows * columns))
-    W = torch.tensor(values, dtype=torch.float32).reshape(1, rows, columns)
-    W = W.cuda() if torch.cuda.is_available() else W
+    W = data.draw(matrices(2 * m))
     exact, absolute = data.draw(st.sampled_from(OPTIONS))
     mask, bad = find_masks(W, n, m, exact=exact, absolute=absolute, blocks_each=many(4))
     assert not bad.item()
