@@ -34,6 +34,14 @@ def test_run_and_report(tmp_path):
     ]
 
 
+def test_a_sparse_step_has_its_share_of_the_updates():
+    times = {"dense": 2.0, "sparse": 1.0, "sparse, at an update of masks": 5.0}
+    records = [{"group": "FFN 4096", "name": f"{k}, step", "ms": [v]} for k, v in times.items()]
+    goal = next(g for g in gpu.reach(records) if g.what.startswith("FFN step"))
+    assert goal.ratios == [(39 * 1.0 + 5.0) / 40 / 2.0]
+    assert goal.verdict == "aim met"
+
+
 def test_a_wrong_mask_is_not_timed():
     search = next(c for c in gpu.contestants(32, DEVICE) if c.name == "2:4, all patterns")
     with pytest.raises(AssertionError, match="keeps"):

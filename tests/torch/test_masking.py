@@ -197,3 +197,16 @@ def test_check_tells_of_a_spoilt_mask():
     linear.parametrizations.weight[0].mask[0, 0] ^= True
     with pytest.raises(MaskError):
         linear.parametrizations.weight[0].check()
+
+
+def test_many_masks_of_one_weight_under_vmap():
+    layer = nn.Linear(4, 4, bias=False)
+    mt.sparsify(layer, 2, 4)
+    masked = layer.parametrizations.weight[0]
+    weight = layer.parametrizations.weight.original.detach()
+    masks = torch.stack([masked.mask, masked.mask.flip(0)])
+
+    def see(mask):
+        return functional_call(masked, {"mask": mask}, (weight,))
+
+    assert torch.equal(vmap(see)(masks), weight * masks)

@@ -481,6 +481,7 @@ def test_a_state_has_the_options_of_now():
     )
     first.decay = 0.2
     state = first.state_dict()
+    assert state["options"]["decay"] == 0.2
     second.load_state_dict(state)
     state["options"]["decay"] = 0.3
     state["options"]["layers"].clear()
