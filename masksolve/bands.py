@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,6 @@ T = TypeVar("T")
 #: ``True`` shows a tqdm bar; a callable is told ``(blocks_done, blocks_in_all)``, or steps.
 Progress = bool | Callable[[int, int], None]
 
-_DONE = object()
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 _NO_LIMIT = 1 << 30
 
@@ -65,43 +66,52 @@ def check_workers(workers: Any) -> int:
 def run_bands(bands: Sequence[T], work: Callable[[T], None], *, workers: int) -> None:
     """Call ``work(band)`` for every band on up to `workers` threads, the caller's among them.
 
-    Each call writes its answer to its own place, so order does not matter. The first
-    error, or Ctrl-C, stops the bands that have not begun and is raised when those under
-    way have returned: no work goes on after the call.
+    Each call writes its answer to its own place, so order does not matter. Each thread begins
+    with a share of neighbouring bands: two that write side by side would wait for one another
+    wherever a new page of the answer is touched for the first time. Then it takes over from the
+    others what they would come to last. The first error, or Ctrl-C, stops the bands that have
+    not begun and is raised when those under way have returned: no work goes on after the call.
     """
-    waiting = iter(bands)
+    threads = max(1, min(workers, len(bands)))
+    cuts = [len(bands) * k // threads for k in range(threads + 1)]
+    shares = [deque(bands[a:b]) for a, b in itertools.pairwise(cuts)]
     lock, busy = threading.Lock(), threading.Condition()
     failures: list[BaseException] = []
     active = 0
 
-    def drain() -> None:
+    def take(own: deque[T]) -> T:
+        """Return the next band; IndexError if there is none."""
+        with lock:
+            return own.popleft() if own else max(shares, key=len).pop()
+
+    def drain(own: deque[T]) -> None:
         try:
             while not failures:
-                with lock:
-                    band = next(waiting, _DONE)
-                if band is _DONE:
+                try:
+                    band = take(own)
+                except IndexError:
                     return
-                work(band)  # type: ignore[arg-type]  # no longer _DONE
+                work(band)
         except BaseException as error:  # Ctrl-C too, in the main thread
             failures.append(error)
 
-    def help_out() -> None:
+    def help_out(own: deque[T]) -> None:
         nonlocal active
         with busy:
             active += 1
-        drain()  # a helper that begins too late finds nothing left, or a failure
+        drain(own)  # a helper that begins too late finds nothing left, or a failure
         with busy:
             active -= 1
             busy.notify_all()
 
     helpers = [
-        threading.Thread(target=help_out, name=f"masksolve-{index}")
-        for index in range(1, min(workers, len(bands)))
+        threading.Thread(target=help_out, args=(own,), name=f"masksolve-{index}")
+        for index, own in enumerate(shares[1:], 1)
     ]
     try:
         for helper in helpers:
             helper.start()
-        drain()
+        drain(shares[0])
     except BaseException as error:
         failures.append(error)
     # Not Thread.join alone: interrupted, it may call a thread ended that is not.
