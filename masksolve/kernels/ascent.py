@@ -9,14 +9,25 @@ import functools
 import math
 
 import numpy as np
-from numba import from_dtype, types
+from numba import types
 
-from .compiling import COMPILING, inner, jit
-from .fixed_point import SCORE_BITS
+from .compiling import COMPILING, bare, inner, jit
+from .entries import every_entry
 from .flags import store_flags
-from .lines import LANES, LINE, line_kernels, prove_kernel, prove_signature
+from .hints import apart, use_widest
+from .lines import (
+    LANES,
+    LINE,
+    STRAIGHT,
+    line_kernels,
+    prove_kernel,
+    prove_signature,
+    short_rows,
+)
+from .loading import KINDS, load, load_scratch, taker
 from .paths import FINISH, finish_kernel, path_scratch
 from .pointers import NONE, POINTER, address, caller
+from .scratch import aligned
 
 __all__ = ["solve_band", "solve_blocks"]
 
@@ -36,45 +47,54 @@ def _tilts(m):
     return tilt
 
 
-@inner
+_differences = every_entry(
+    "_differences", "Q, bits", "bits[l] |= np.int64(Q[{k}, l]) - np.int64(Q[0, l])"
+)
+_tilt = every_entry(
+    "_tilt", "Q, S, tilt, scale", "S[{k}, l] = np.float32(Q[{k}, l]) + tilt[{k}] * scale[l]"
+)
+# scores are 0, or 1 and more: no tilt, or all of it
+_tilt_at_most = every_entry(
+    "_tilt_at_most",
+    "Q, S, tilt, scale",
+    "S[{k}, l] = np.float32(Q[{k}, l]) + min(tilt[{k}] * scale[l], np.float32(Q[{k}, l]) * finest)",
+    finest=np.float32(FINEST),
+)
+
+
+@bare
 def _grains(Q, grain):
     """The largest power of two that divides all differences of a block's scores."""
     grain[:] = FINEST
-    for k in range(len(Q)):
-        for l in range(len(grain)):  # LANES: but a known length LLVM would unroll, not vectorise
-            grain[l] |= np.int64(Q[k, l]) - np.int64(Q[0, l])
+    _differences(Q, grain)
     for l in range(LANES):
         grain[l] &= -grain[l]
 
 
-@inner
-def _guess(Q, S, tilt, largest, grain, at_most):
+@bare
+def _guess(Q, S, tilt, scale, largest, grain, at_most):
     """S: the exact scores Q in float32, tilted so that rows and columns break ties alike.
 
     A tilt below a grain over m cannot change which masks are best; a `TILT` of the largest score
     can, but seldom does. With `at_most` a score of 0 stays 0, never worth keeping.
     """
     m = np.float32(math.sqrt(len(Q)))
-    scale = np.empty(LANES, np.float32)
     for l in range(LANES):
         scale[l] = max(largest[l] * np.float32(TILT), np.float32(grain[l]) / (2 * m))
-    for k in range(len(Q)):
-        t = tilt[k]
-        if at_most:  # scores are 0, or 1 and more: no tilt, or all of it
-            for l in range(len(scale)):
-                q = np.float32(Q[k, l])
-                S[k, l] = q + min(t * scale[l], q * np.float32(FINEST))
-        else:
-            for l in range(len(scale)):
-                S[k, l] = np.float32(Q[k, l]) + t * scale[l]
+    if at_most:
+        _tilt_at_most(Q, S, tilt, scale)
+    else:
+        _tilt(Q, S, tilt, scale)
 
 
-@inner
-def _round_prices(V, grain, VI):
+@bare
+def _round_prices(V, grain, VI, VF):
     """Floor V to multiples of the grain g: integer constraints v_a - v_b <= k * g that V obeys, VI does.
 
     The third of a grain keeps the cuts away from the halves, quarters, ... where middles lie.
     """
+    apart()
+    use_widest()
     third = np.float32(1.0 / 3.0)
     for j in range(len(V)):
         for l in range(LANES):
@@ -82,9 +102,10 @@ def _round_prices(V, grain, VI):
             # A price beyond these would prove nothing; within them no sum can overflow.
             price = min(max(price, np.float32(-FINEST)), np.float32(FINEST))
             VI[j, l] = np.int64(np.floor(price)) & -grain[l]
+            VF[j, l] = np.float32(VI[j, l])  # without error: no digits were added
 
 
-@inner
+@bare
 def _level(U, V):
     """Shift prices between rows and columns until the least of either are equal, then lift V to 0."""
     for l in range(LANES):
@@ -95,13 +116,15 @@ def _level(U, V):
             V[k, l] = max(V[k, l] + np.float32(0.5) * (u - v), np.float32(0))
 
 
-@jit
+@bare
 def _take_out(Q, bits, VI, largest, l, w, v, kept):
     """Lane l for the path solver: its mask, and its column prices without their tilts.
 
     Columns whose prices differ by a tilt at most begin at the least of them: ties are then ties for
     the paths.
     """
+    apart()
+    use_widest()
     m = len(VI)
     words = len(bits) // m
     tilt = np.int64(largest[l] * np.float32(TILT))
@@ -117,7 +140,7 @@ def _take_out(Q, bits, VI, largest, l, w, v, kept):
             kept[k, i] = bits[i * words + k, l]
 
 
-@inner
+@bare
 def _put_back(kept, u, v, l, bits, UI, VI):
     m = len(VI)
     words = len(bits) // m
@@ -209,11 +232,17 @@ def _read(Q, UI, VI, n, at_most, bits, done):
 def _scratch(m, at_most):
     """What a group of blocks needs besides its exact scores; made once a band."""
     words = (m + 63) // 64
-    S = np.zeros((m * m, LANES), np.float32)
-    UV = np.zeros((2, m, LANES), np.float32)
+    S = aligned(m * m, LANES, np.float32(0))
+    UV = aligned(3 * m, LANES, np.float32(0)).reshape(3, m, LANES)
     bits = np.zeros((2, m * words, LANES), np.uint64)
     prices = np.zeros((4, m, LANES), np.int64)
-    return S, UV, bits, prices, _tilts(m), path_scratch(m, at_most)
+    flags, scale, grain = (
+        np.zeros((3, LANES), np.bool_),
+        np.zeros(LANES, np.float32),
+        np.zeros(LANES, np.int64),
+    )
+    lane = flags, scale, grain
+    return S, UV, short_rows(m), bits, prices, lane, _tilts(m), path_scratch(m, at_most)
 
 
 def _read_signature(scores):
@@ -223,13 +252,13 @@ def _read_signature(scores):
     )
 
 
-call_lines = caller(LINE)
+call_lines = caller(LINE, raises=False)
 call_prove = caller(lambda *arguments: prove_signature(arguments[3].dtype))
 call_read = caller(lambda *arguments: _read_signature(arguments[0].dtype))
 call_finish = caller(FINISH)
 
 
-@inner
+@bare
 def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
     """Rounds of dual ascent. The last price of each row is taken all the way to its middle."""
     for k in range(rounds):
@@ -238,20 +267,20 @@ def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
         call_lines(rows, (S, V, pairs, n, last, floor, U))
 
 
-@inner
+@bare
 def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     """Solve the exact scores Q of `lanes` blocks. The answer: bits[0], prices[0] (u), prices[1] (v).
 
     `largest`: each block's largest |score|; `how`: see `_prepare`. Returns how many blocks needed
     paths.
     """
-    read, warm, (rows, columns, pairs), prove, omega, rounds, finish = how
-    S, UV, bits, prices, tilt, (w, lines, lane_bits, sets) = work
-    U, V = UV[0], UV[1]
+    read, warm, (rows, columns, pairs), (prove, settle), omega, rounds, finish = how
+    S, UV, short, bits, prices, (flags, scale, grain), tilt, (w, lines, lane_bits, sets) = work
+    U, V, VF = UV[0], UV[1], UV[2]
     UI, VI, new_UI, new_VI = prices[0], prices[1], prices[2], prices[3]
     m = len(U)
-    done, proven = np.zeros(LANES, np.bool_), np.zeros(LANES, np.bool_)
-    grain = np.zeros(LANES, np.int64)
+    done, proven, doubt = flags[0], flags[1], flags[2]
+    done[:] = False
     if read != NONE:
         call_read(read, (Q, UI, VI, n, at_most, bits[0], done))
         left = 0
@@ -260,7 +289,7 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
         if left == 0:
             return 0
     _grains(Q, grain)
-    _guess(Q, S, tilt, largest, grain, at_most)
+    _guess(Q, S, tilt, scale, largest, grain, at_most)
     for j in range(m):
         for l in range(LANES):
             V[j, l] = VI[j, l] if warm else 0
@@ -272,8 +301,14 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
         _level(U, V)
         call_lines(rows, (S, V, pairs, n, np.float32(1), least, U))
     _ascend(S, U, V, pairs, n, rounds[1], omega, least, rows, columns)
-    _round_prices(V, grain, new_VI)
-    call_prove(prove, (S, U, V, Q, new_VI, n, at_most, bits[1], new_UI, proven))
+    _round_prices(V, grain, new_VI, VF)
+    question = S, U, V, Q, grain, new_VI, VF, n, at_most, short, bits[1], new_UI, proven, doubt
+    call_prove(prove, question)
+    doubts = False
+    for l in range(LANES):
+        doubts |= doubt[l]
+    if doubts:
+        call_prove(settle, question)
     by_path = 0
     for l in range(lanes):
         if done[l]:
@@ -291,75 +326,26 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
 
 
 @inner
-def _load(W, top, left, absolute, at_most, strip, factors, Q, largest):
-    """Blocks side by side from (top, left) to lanes, in 40-bit fixed point, which their dtype
-    holds exactly. False if a score is not finite.
-
-    As `fixed_point.scale_blocks` does it, but that each row is read once and stays in the cache.
-    """
-    m, width = len(strip), min(strip.shape[1], W.shape[1] - left)
-    peak, nothing = np.zeros(strip.shape[1], strip.dtype), strip.dtype.type(0)
-    finite = True
-    for i in range(m):
-        source, out = W[top + i, left : left + width], strip[i]
-        for c in range(width):
-            out[c] = source[c]
-        for c in range(width):
-            peak[c] = max(peak[c], abs(out[c]))
-        for c in range(width):
-            finite &= np.isfinite(out[c])
-    if not finite:
-        return False
-    for l in range(width // m):
-        a = peak[l * m]
-        for c in range(l * m, (l + 1) * m):
-            a = max(a, peak[c])
-        shift = SCORE_BITS - math.frexp(a)[1]
-        # two factors, as 2**shift alone may be out of range; each product is exact or rounds to 0
-        factors[0, l * m : (l + 1) * m] = math.ldexp(1.0, shift // 2)
-        factors[1, l * m : (l + 1) * m] = math.ldexp(1.0, shift - shift // 2)
-        largest[l] = np.float32(np.rint(a * factors[0, l * m] * factors[1, l * m]))
-    for i in range(m):
-        out = strip[i]
-        for c in range(width):
-            q = np.rint(out[c] * factors[0, c] * factors[1, c])
-            out[c] = abs(q) if absolute else q
-        if at_most:  # negative scores are never worth keeping
-            for c in range(width):
-                out[c] = max(out[c], nothing)
-    _spread(strip, m, Q)
-    return True
-
-
-@inner
-def _spread(strip, m, Q):
-    for i in range(m):
-        for k in range(m):
-            for l in range(Q.shape[1]):
-                Q[i * m + k, l] = strip[i, l * m + k]
-
-
-@inner
 def _own(how):
     """The same with a `pairs` of one's own: threads would fight over its reference count."""
-    read, warm, (rows, columns, pairs), prove, omega, rounds, finish = how
-    return read, warm, (rows, columns, pairs.copy()), prove, omega, rounds, finish
+    read, warm, (rows, columns, pairs), proofs, omega, rounds, finish = how
+    return read, warm, (rows, columns, pairs.copy()), proofs, omega, rounds, finish
 
 
-def _solve_band(W, m, n, absolute, at_most, how, mask, u, v):
+def _solve_band(W, take, one, m, n, absolute, at_most, how, mask, u, v):
     """Solve a band; see `solve_band`."""
     how, warm = _own(how), how[1]
     work = _scratch(m, at_most)
-    bits, prices = work[2], work[3]
-    strip, Q = np.zeros((m, LANES * m), W.dtype), np.zeros((m * m, LANES), W.dtype)
-    factors, largest = np.ones((2, LANES * m), W.dtype), np.zeros(LANES, np.float32)
+    bits, prices = work[3], work[4]
+    raw = load_scratch(m, one)
+    Q, largest = aligned(m * m, LANES, one), np.zeros(LANES, np.float32)
     row = np.zeros(LANES * m // 8, np.uint64)
     across = W.shape[1] // m
     by_path = 0
     for i in range(W.shape[0] // m):
         for first in range(0, across, LANES):
             lanes, b = min(LANES, across - first), i * across + first
-            if not _load(W, i * m, first * m, absolute, at_most, strip, factors, Q, largest):
+            if not load(take, W, i * m, first * m, absolute, at_most, raw, Q, largest):
                 return -1
             if warm:
                 for l in range(lanes):
@@ -379,9 +365,9 @@ def _solve_blocks(q, n, at_most, how, mask, u, v):
     how, warm = _own(how), how[1]
     m = q.shape[1]
     work = _scratch(m, at_most)
-    bits, prices = work[2], work[3]
+    bits, prices = work[3], work[4]
     words = (m + 63) // 64
-    Q, largest = np.zeros((m * m, LANES), np.int64), np.zeros(LANES, np.float32)
+    Q, largest = aligned(m * m, LANES, 0), np.zeros(LANES, np.float32)
     by_path = 0
     for first in range(0, len(q), LANES):
         lanes = min(LANES, len(q) - first)
@@ -412,20 +398,22 @@ def _read_kernel(scores, warm):
 
 
 @functools.cache
-def _engine(solve, scores):
-    """`_solve_band` or `_solve_blocks` for scores of a Numba type.
+def _engine(solve, kind):
+    """`_solve_band` for matrices of a dtype, or `_solve_blocks`.
 
     The pattern's kernels are passed by address: one compilation serves all patterns.
     """
     i64, flag, prices = types.int64, types.boolean, types.int64[:, ::1]
     lines, rounds = types.Tuple((POINTER, POINTER, prices)), types.UniTuple(i64, 2)
-    how = types.Tuple((POINTER, flag, lines, POINTER, types.float32, rounds, POINTER))
+    proofs = types.UniTuple(POINTER, 2)
+    how = types.Tuple((POINTER, flag, lines, proofs, types.float32, rounds, POINTER))
     if solve is _solve_band:
-        matrix = types.Array(scores, 2, "C", readonly=True)
+        entries, scores, _ = KINDS[kind]
+        matrix = types.Array(entries, 2, "C", readonly=True)
         mask = types.Array(flag, 2, "C")
-        arguments = matrix, i64, i64, flag, flag, how, mask, prices, prices
+        arguments = matrix, POINTER, scores, i64, i64, flag, flag, how, mask, prices, prices
     else:
-        blocks, mask = types.Array(scores, 3, "A", readonly=True), types.Array(flag, 3, "A")
+        blocks, mask = types.Array(types.int64, 3, "A", readonly=True), types.Array(flag, 3, "A")
         arguments = blocks, i64, flag, how, mask, prices, prices
     return jit(solve, i64(*arguments))
 
@@ -442,43 +430,50 @@ def _plan(m, at_most, warm):
 
 
 @functools.cache
-def _prepare(solve, n, m, scores, at_most, warm):
-    """The engine, and how it solves a pattern.
+def _prepare(solve, n, m, kind, at_most, warm):
+    """The engine for scores of that kind, and how it solves a pattern.
 
     That is: the kernel that finds blocks which need no ascent, if any; whether to start from
-    given prices; the kernels of lines and their network; that of the proof; over-relaxation; rounds
-    of dual ascent, as if exact and at prices of 0 or more; the kernel of paths.
+    given prices; the kernels of lines and their network; that of the proof, and that which settles
+    its doubts; over-relaxation; rounds of dual ascent, as if exact and at prices of 0 or more; the
+    kernel of paths.
     """
-    read = prove = finish = NONE
+    read = prove = settle = finish = NONE
     lines = NONE, NONE, np.zeros((0, 2), np.int64)
-    trivial = n in (0, m)
+    trivial, scores = n in (0, m), types.int64 if solve is _solve_blocks else KINDS[kind][1]
     with COMPILING:
         if warm or trivial:
             read = address(_read_kernel(scores, not trivial), _read_signature(scores))
         if not trivial:
             rows, columns, pairs = line_kernels(n, m)
             lines = address(rows, LINE), address(columns, LINE), pairs
-            prove = address(prove_kernel(m, scores), prove_signature(scores))
+            signature = prove_signature(scores)
+            prove = settle = address(prove_kernel(m, scores, quick=False), signature)
+            if scores is types.float32 and m <= STRAIGHT:
+                prove = address(prove_kernel(m, scores, quick=True), signature)
             finish = address(finish_kernel(), FINISH)
-        engine = _engine(solve, scores)
-    return engine, (read, warm, lines, prove, *_plan(m, at_most, warm), finish)
+        engine = _engine(solve, kind)
+    return engine, (read, warm, lines, (prove, settle), *_plan(m, at_most, warm), finish)
 
 
 def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, warm=False):
     """Find the optimal masks of all blocks of a matrix, in one pass from raw scores.
 
-    W: float32 or float64, (k*m, c*m), C-contiguous; mask: bool, likewise. u, v: int64
+    W: of a dtype in `loading.KINDS`, (k*m, c*m), C-contiguous; mask: bool, likewise. u, v: int64
     (k*c, m), blocks in row-major order, or None; with `warm`, they are the start. Returns how many
     blocks needed augmenting paths, or -1 if a score is not finite. With `at_most`, a mask may
     hold negative scores as if they were zeros: signed ones are better given as blocks.
     """
-    engine, how = _prepare(_solve_band, n, m, from_dtype(W.dtype), at_most, warm)
+    kind = W.dtype.name
+    engine, how = _prepare(_solve_band, n, m, kind, at_most, warm)
     if u is None:
         u = v = np.zeros((0, m), np.int64)
-    return engine(W, m, n, absolute, at_most, how, mask, u, v)
+    entries = W.view(np.uint16) if W.dtype.itemsize == 2 else W
+    one = np.float64(1) if kind == "float64" else np.float32(1)
+    return engine(entries, taker(kind), one, m, n, absolute, at_most, how, mask, u, v)
 
 
 def solve_blocks(q, n, mask, u, v, *, at_most=False, warm=False):
     """Find the optimal masks of integer blocks q (B, m, m), |q| <= 2**40; see `solve_band`."""
-    engine, how = _prepare(_solve_blocks, n, q.shape[1], types.int64, at_most, warm)
+    engine, how = _prepare(_solve_blocks, n, q.shape[1], "int64", at_most, warm)
     return engine(q, n, at_most, how, mask, u, v)

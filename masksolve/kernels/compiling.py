@@ -6,7 +6,7 @@ import threading
 
 from numba import njit
 
-__all__ = ["COMPILING", "compiled", "inner", "jit"]
+__all__ = ["COMPILING", "bare", "compiled", "inner", "jit"]
 
 #: Held while a kernel is looked up: two threads that need the same one make it once.
 COMPILING = threading.RLock()
@@ -39,13 +39,17 @@ def jit(function=None, signature=None, **options):
 #: The same for what only kernels call: the entries for calls from Python take long to make.
 inner = functools.partial(jit, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
+#: The same for what makes no arrays: nobody counts references to the arguments and their parts, which
+#: takes as long as many a kernel.
+bare = functools.partial(inner, _nrt=False)
 
-def compiled(source, name, home, scope, signature):
-    """Compile the function `name` that the text `source` defines, for kernels to call.
+
+def compiled(source, name, home, scope, signature=None):
+    """Compile the function `name` that the text `source` defines, as `bare`.
 
     `home` is the file of the generator: Numba's disk cache goes by its time stamp, the
     function's name and its byte code. `scope` holds the names that the source uses.
     """
     scope = dict(scope)
     exec(compile(source, home, "exec"), scope)
-    return inner(scope[name], signature)
+    return bare(scope[name], signature)

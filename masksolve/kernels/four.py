@@ -24,9 +24,9 @@ import numpy as np
 from numba import types
 
 from .compiling import COMPILING, compiled, inner, jit
+from .hints import apart, use_widest
 from .pointers import POINTER, address, caller
 from .prefetch import LINE, prefetch
-from .registers import use_widest
 from .widen import bits_of_bfloat16, bits_of_float16
 
 __all__ = ["does", "solve_band", "solve_blocks"]
@@ -295,6 +295,7 @@ def _exact_source(name, n, kind, absolute, at_most):
     body = "\n        ".join([*body, *_best(n, at_most, quick=False)])
     return f"""
 def {name}(w, first, count, numbers):
+    apart()
     use_widest()
     for l in range(count):
         k = np.uint64(4 * (first + l))
@@ -341,6 +342,7 @@ def _quick_source(name, n, kind, absolute, at_most):
     body = "\n        ".join(body)
     return f"""
 def {name}(w, first, count, numbers):
+    apart()
     use_widest()
     for l in range(count):
         k = np.uint64(4 * (first + l))
@@ -373,7 +375,12 @@ def _numbers_kernel(n, kind, absolute, at_most, quick):
     source = (_quick_source if quick else _exact_source)(name, n, kind, absolute, at_most)
     scope = {"np": np, "int32": np.int32, "uint32": np.uint32, "int64": np.int64}
     # of blocks smaller than 2**-100 the quick kernel has no opinion
-    scope |= {"__name__": __name__, "use_widest": use_widest, "least": np.int32(27 << 23)}
+    scope |= {
+        "__name__": __name__,
+        "apart": apart,
+        "use_widest": use_widest,
+        "least": np.int32(27 << 23),
+    }
     # unsigned: no wrap-around for LLVM to rule out
     scope |= {f"c{c}": np.uint64(c) for c in range(4)}
     if kind in _SHORT:

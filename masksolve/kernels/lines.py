@@ -12,6 +12,8 @@ import numpy as np
 from numba import types
 
 from .compiling import compiled, inner
+from .hints import apart, use_widest
+from .scratch import aligned
 
 __all__ = ["LANES", "LINE", "line_kernels", "network", "prove_kernel", "prove_signature"]
 
@@ -28,8 +30,10 @@ def prove_signature(scores):
     """Signature of a `prove` kernel for exact scores of that Numba type."""
     lanes = types.boolean[::1]
     bits = types.uint64[:, ::1]
-    args = (_f32, _f32, _f32, scores[:, ::1], _i64, types.int64, types.boolean, bits, _i64, lanes)
-    return types.void(*args)
+    guess, prices = (_f32, _f32, _f32, scores[:, ::1], types.int64[::1]), (_i64, _f32)
+    short = types.Tuple((types.float32[::1], types.uint32[:, ::1]))
+    answer = bits, _i64, lanes, lanes
+    return types.void(*guess, *prices, types.int64, types.boolean, short, *answer)
 
 
 @functools.cache
@@ -67,6 +71,8 @@ def _line_source(name, n, m, by_row):
     body = "\n            ".join(body)
     return f"""
 def {name}(S, price, pairs, n, omega, floor, out):
+    apart()
+    use_widest()
     for i in range({m}):
         for l in range({LANES}):
             {body}
@@ -75,28 +81,41 @@ def {name}(S, price, pairs, n, omega, floor, out):
 """
 
 
-def _prove_source(name, m):
-    body = ""
-    for k in range(m):
-        if k % CHUNK == 0:  # LLVM sorts out the aliases of so many addresses only
-            body += f"""
-        for l in range({LANES}):
-            u = U[i, l]
-            low, high, word, kept = state[0, l], state[1, l], state[2, l], state[3, l]"""
-        body += f"""
-            x = np.int64(S[i * {m} + {k}, l] - V[{k}, l] > u)
-            r = np.int64(Q[i * {m} + {k}, l]) - VI[{k}, l]
-            far = x << 60
-            high = min(high, r + (BIG - far))
-            low = max(low, r - far)
-            word |= x << {k}
-            kept += x"""
-        if k % CHUNK == CHUNK - 1 or k == m - 1:
-            body += """
-            state[0, l], state[1, l], state[2, l], state[3, l] = low, high, word, kept"""
+def _tree(operation, terms):
+    """All terms in one expression, not deeper than it must be."""
+    while len(terms) > 1:
+        pairs = zip(terms[::2], terms[1::2], strict=False)
+        terms = [operation.format(*pair) for pair in pairs] + terms[len(terms) // 2 * 2 :]
+    return terms[0]
+
+
+def _row_source(m, entry):
+    """Lines that go through row i of lane l: the worst that is kept, `high`, the best that is not,
+    `low`, and the `row` of bits. `entry`: what sets high_k, low_k and bit_k by u, of column k.
+    """
+    lines = []
+    for first in range(0, m, CHUNK):
+        chunk = range(first, min(first + CHUNK, m))
+        lines += [line.format(k=k, at=f"i * {m} + {k}") for k in chunk for line in entry]
+        for name, operation in (
+            ("high", "min({}, {})"),
+            ("low", "max({}, {})"),
+            ("bit", "({} | {})"),
+        ):
+            whole = "row" if name == "bit" else name
+            terms = _tree(operation, [f"{name}_{k}" for k in chunk])
+            lines.append(f"{whole} = {operation.format(whole, terms)}")
+    return "\n            ".join(lines)
+
+
+def _columns_source(m):
+    """Lines that find `wrong`: the columns of lane l that do not keep n, nor fewer at a price of 0.
+
+    The sums of all columns are added up at once, bit by bit.
+    """
     planes = range(m.bit_length())
     add = "\n        ".join(
-        f"w = bits[{i}, l]\n        " + "; ".join(f"p{b}, w = p{b} ^ w, p{b} & w" for b in planes)
+        f"w = rows[{i}, l]\n        " + "; ".join(f"p{b}, w = p{b} ^ w, p{b} & w" for b in planes)
         for i in range(m)
     )
     compare = "\n        ".join(
@@ -104,24 +123,9 @@ def _prove_source(name, m):
         for b in reversed(planes)
     )
     free = "\n            ".join(
-        f"free |= np.uint64({1 << k} if VI[{k}, l] == 0 else 0)" for k in range(m)
+        f"free |= word({1 << k} if VI[{k}, l] == 0 else 0)" for k in range(m)
     )
     return f"""
-def {name}(S, U, V, Q, VI, n, at_most, bits, UI, done):
-    nothing = np.int64(0) if at_most else -BIG
-    for l in range({LANES}):
-        done[l] = True
-    state = np.empty((4, {LANES}), np.int64)
-    for i in range({m}):
-        state[0], state[1], state[2], state[3] = nothing, BIG, 0, 0{body}
-        for l in range({LANES}):
-            low, high, kept = state[0, l], state[1, l], state[3, l]
-            bits[i, l] = np.uint64(state[2, l])
-            high = min(high, np.int64(0)) if kept < n else high
-            done[l] &= (low <= high) & ((kept == n) | (at_most & (kept < n)))
-            UI[i, l] = low + ((high - low) >> 1)
-    full, none = np.uint64({(1 << m) - 1}), np.uint64(0)
-    for l in range({LANES}):
         {"; ".join(f"p{b} = none" for b in planes)}
         {add}
         same, over = full, none
@@ -129,12 +133,92 @@ def {name}(S, U, V, Q, VI, n, at_most, bits, UI, done):
         free = none
         if at_most:
             {free}
-        done[l] &= (over | (full & ~same & ~free)) == none
+        wrong = over | (full & ~same & ~free)"""
+
+
+def _prove_source(name, m):
+    entry = (
+        "x = np.int64(S[{at}, l] - V[{k}, l] > u)",
+        "r = np.int64(Q[{at}, l]) - VI[{k}, l]",
+        "far = x << 60",
+        "high_{k} = r + (BIG - far)",
+        "low_{k} = r - far",
+        "bit_{k} = np.uint64(x) << np.uint64({k})",
+    )
+    return f"""
+def {name}(S, U, V, Q, grain, VI, VF, n, at_most, short, rows, UI, done, doubt):
+    apart()
+    use_widest()
+    word, full, none = np.uint64, np.uint64({(1 << m) - 1}), np.uint64(0)
+    nothing = np.int64(0) if at_most else -BIG
+    for l in range({LANES}):
+        done[l], doubt[l] = True, False
+    for i in range({m}):
+        for l in range({LANES}):
+            u, low, high, row = U[i, l], nothing, BIG, none
+            {_row_source(m, entry)}
+            number, rows[i, l] = ones(row), row
+            high = min(high, np.int64(0)) if number < n else high
+            done[l] &= (low <= high) & ((number == n) | (at_most & (number < n)))
+            UI[i, l] = low + ((high - low) >> 1)
+    for l in range({LANES}):{_columns_source(m)}
+        done[l] &= wrong == none
 """
+
+
+def _quick_source(name, m):
+    entry = (
+        "x = S[{at}, l] - V[{k}, l] > u",
+        "r = Q[{at}, l] - VF[{k}, l]",
+        "high_{k} = r if x else far",
+        "low_{k} = nothing if x else r",
+        "bit_{k} = one_{k} if x else none",
+    )
+    return f"""
+def {name}(S, U, V, Q, grain, VI, VF, n, at_most, short, bits, UI, done, doubt):
+    apart()
+    use_widest()
+    within, rows = short
+    word, full, none = np.uint32, np.uint32({(1 << m) - 1}), np.uint32(0)
+    {"; ".join(f"one_{k} = np.uint32({1 << k})" for k in range(m))}
+    far = np.float32(BIG)
+    nothing = np.float32(0) if at_most else -far
+    for l in range({LANES}):
+        done[l], doubt[l] = True, False
+        unit = grain[l] | np.int64(Q[0, l])
+        within[l] = np.float32(unit & -unit) * np.float32(2.0**24)
+    for i in range({m}):
+        for l in range({LANES}):
+            u, low, high, row = U[i, l], nothing, far, none
+            {_row_source(m, entry)}
+            number = ones(np.uint64(row))
+            rows[i, l], bits[i, l] = row, np.uint64(row)
+            high = min(high, np.float32(0)) if number < n else high
+            done[l] &= (low <= high) & ((number == n) | (at_most & (number < n)))
+            doubt[l] |= (low == high) & (abs(low) >= within[l])
+            below, above = np.int64(low), np.int64(high)
+            UI[i, l] = below + ((above - below) >> 1)
+    for l in range({LANES}):{_columns_source(m)}
+        done[l] &= wrong == none
+        doubt[l] &= done[l]
+"""
+
+
+@inner
+def _ones(word):
+    """How many bits of a 64-bit word are set."""
+    fives, threes = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
+    word -= word >> np.uint64(1) & fives
+    word = (word & threes) + (word >> np.uint64(2) & threes)
+    word = word + (word >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64(word * np.uint64(0x0101010101010101) >> np.uint64(56))
 
 
 _SCOPE = {
     "np": np,
+    "apart": apart,
+    "use_widest": use_widest,
+    "ones": _ones,
     "BIG": BIG,
     "half": np.float32(0.5),
     "one": np.float32(1),
@@ -165,18 +249,33 @@ def line_kernels(n, m):
     return *kernels, pairs
 
 
+@inner
+def short_rows(m):
+    """Scratch of the quick proof."""
+    return np.zeros(LANES, np.float32), aligned(m, LANES, np.uint32(0))
+
+
 @functools.cache
-def prove_kernel(m, scores):
-    """The kernel ``prove(S, U, V, Q, VI, n, at_most, bits, UI, done)`` of one m and scores' type.
+def prove_kernel(m, scores, quick):
+    """The kernel ``prove(S, U, V, Q, grain, VI, VF, n, at_most, short, bits, UI, done, doubt)``.
 
     It selects x_ij = [s_ij - v_j > u_i] by the float prices (bit j % 64 of `bits[i * words + j // 64]`)
     and sets `done` where the integer prices VI prove that x is optimal for the integer scores Q. Then
     UI, half-way between the best entry left out and the worst kept of each row, completes the proof.
+
+    The `quick` one, for float32 scores and m <= `STRAIGHT`, compares in float32, where VF is VI without
+    error, and r = q - v is rounded. Rounding keeps the order, so a gap between the rounded is one
+    between the exact, and its middle lies in both. If the two are equal, so are the exact where all
+    values near there are float32's; `done` means nothing where this is in `doubt`.
+
+    `grain`: a power of two that divides all differences of a block's scores, and all prices VI;
+    `short`: what `short_rows` makes.
     """
     if m > STRAIGHT:
         return _compiled_prove(scores)
-    name = f"_prove_{m}"
-    return compiled(_prove_source(name, m), name, __file__, _SCOPE, prove_signature(scores))
+    name = f"_{'quick' if quick else 'prove'}_{m}"
+    source = (_quick_source if quick else _prove_source)(name, m)
+    return compiled(source, name, __file__, _SCOPE, prove_signature(scores))
 
 
 @functools.cache
@@ -218,7 +317,7 @@ def _columns(S, price, pairs, n, omega, floor, out):
     _lines(S, price, pairs, n, omega, floor, out, 1, len(price))
 
 
-def _prove(S, U, V, Q, VI, n, at_most, bits, UI, done):
+def _prove(S, U, V, Q, grain, VI, VF, n, at_most, short, bits, UI, done, doubt):  # noqa: ARG001  # as all
     m = len(U)
     words = (m + 63) // 64
     columns = np.zeros((m, LANES), np.int64)
@@ -227,6 +326,7 @@ def _prove(S, U, V, Q, VI, n, at_most, bits, UI, done):
     x = np.empty(LANES, np.int64)
     bits[:] = 0
     done[:] = True
+    doubt[:] = False
     for i in range(m):
         low[:] = 0 if at_most else -BIG
         high[:] = BIG
@@ -250,5 +350,5 @@ def _prove(S, U, V, Q, VI, n, at_most, bits, UI, done):
             UI[i, l] = low[l] + ((high[l] - low[l]) >> 1)
     for j in range(m):
         for l in range(LANES):
-            kept = columns[j, l]
-            done[l] &= kept == n or (at_most and kept < n and VI[j, l] == 0)
+            number = columns[j, l]
+            done[l] &= number == n or (at_most and number < n and VI[j, l] == 0)

@@ -10,7 +10,8 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import inner, jit
+from .compiling import bare, jit
+from .hints import apart, use_widest
 
 __all__ = ["FINISH", "finish_kernel", "path_scratch"]
 
@@ -30,15 +31,17 @@ def path_scratch(m, at_most):
     return block, lines, np.zeros((3, words, size), np.uint64), np.zeros((3, words), np.uint64)
 
 
-@inner
+@bare
 def _has(words, line, bit):
     """Whether the set of a line, word by word in words[:, line], has an element."""
     return words[bit >> 6, line] >> np.uint64(bit & 63) & ONE != 0
 
 
-@inner
+@bare
 def _extremes(w, kept, count, low, high):
     """Of each row, how much it keeps, its worst entry kept and the best of the others."""
+    apart()
+    use_widest()
     count[:], low[:], high[:] = 0, INF, -INF
     for j in range(len(low)):
         r, k, bit = w[j], kept[j >> 6], np.uint64(j & 63)
@@ -49,7 +52,7 @@ def _extremes(w, kept, count, low, high):
             high[i] = max(high[i], -INF if x else r[i])
 
 
-@inner
+@bare
 def _best_row(w, kept, i, m, n, at_most):
     """Turn row i into its best n entries (`at_most`: its best up to n), by swaps.
 
@@ -76,9 +79,11 @@ def _best_row(w, kept, i, m, n, at_most):
             kept[best >> 6, i] ^= ONE << np.uint64(best & 63)
 
 
-@inner
+@bare
 def _mark(w, tight):
     """Note the entries with w = 0."""
+    apart()
+    use_widest()
     tight[:] = 0
     for j in range(len(w)):
         r, t, bit = w[j], tight[j >> 6], np.uint64(j & 63)
@@ -86,12 +91,14 @@ def _mark(w, tight):
             t[i] |= np.uint64(r[i] == 0) << bit
 
 
-@inner
+@bare
 def _nearest(w, kept, in_row, in_col, least):
     """The least cost of a step from what is reached to what is not.
 
     What a row may both take and give has w = 0: such steps are no longer before us.
     """
+    apart()
+    use_widest()
     least[:] = INF
     for j in range(len(w)):
         r, k, bit = w[j], kept[j >> 6], np.uint64(j & 63)
@@ -101,12 +108,17 @@ def _nearest(w, kept, in_row, in_col, least):
         else:
             for i in range(len(least)):
                 least[i] = min(least[i], INF if (k[i] >> bit & ONE) | (in_row[i] == 0) else -r[i])
-    return least.min()
+    nearest = INF
+    for i in range(len(least)):
+        nearest = min(nearest, least[i])
+    return nearest
 
 
-@inner
+@bare
 def _move(w, u, v, in_row, in_col, step):
     """Move the prices of what is reached by `step`."""
+    apart()
+    use_widest()
     for j in range(len(w)):
         r = w[j]
         if in_col[j]:
@@ -120,9 +132,11 @@ def _move(w, u, v, in_row, in_col, step):
         u[i] -= step if in_row[i] else 0
 
 
-@inner
+@bare
 def _best_rows(w, kept, u, n, at_most, count, low, high):
     """Turn all rows into their best, by what w is after column prices; u are the rows' prices."""
+    apart()
+    use_widest()
     m = len(u)
     _extremes(w, kept, count, low, high)
     for i in range(m):
@@ -136,9 +150,11 @@ def _best_rows(w, kept, u, n, at_most, count, low, high):
             r[i] -= u[i]
 
 
-@inner
+@bare
 def _excesses(kept, n, excess):
     """How much each column holds beyond n."""
+    apart()
+    use_widest()
     for j in range(len(excess)):
         k, bit, held = kept[j >> 6], np.uint64(j & 63), np.int64(0)
         for i in range(len(excess)):
@@ -146,7 +162,7 @@ def _excesses(kept, n, excess):
         excess[j] = held - n
 
 
-@inner
+@bare
 def _join_slack(w, u, v, kept, free, excess, slack_row, slack_col, n):
     """Add the slack's row and column. On entry slack_row is what each row keeps."""
     m = len(u) - 1
@@ -172,7 +188,7 @@ def _join_slack(w, u, v, kept, free, excess, slack_row, slack_col, n):
             kept[k >> 6, m] |= own
 
 
-@inner
+@bare
 def _push(kept, slack_row, slack_col, i, j, m, amount):
     """Add one unit to entry (i, j), or take one away. Row and column m, if any, are the slack."""
     flips = i < m or j < m  # the slack's own entry is without end
@@ -186,12 +202,14 @@ def _push(kept, slack_row, slack_col, i, j, m, amount):
         kept[j >> 6, i] ^= ONE << np.uint64(j & 63)
 
 
-@inner
+@bare
 def _grow(kept, tight, free, in_row, cols, fresh, time):
     """Reach what a step of cost 0 reaches: rows from the columns `cols`, then columns from all rows.
 
     Adds the columns `fresh` to `cols`; returns whether anything was reached.
     """
+    apart()
+    use_widest()
     grew = False
     for k in range(len(cols)):
         x, w, c = kept[k], tight[k], cols[k]
@@ -209,7 +227,7 @@ def _grow(kept, tight, free, in_row, cols, fresh, time):
     return grew
 
 
-@inner
+@bare
 def _note(fresh, under, in_col, time):
     """Note when the columns `fresh` were reached; return one of them that is in `under`, or -1."""
     target = -1
@@ -226,9 +244,11 @@ def _note(fresh, under, in_col, time):
     return target
 
 
-@inner
+@bare
 def _roots(excess, in_row, in_col, cols, under):
     """Begin with the over-full columns, reached at time 1; return whether there are any."""
+    apart()
+    use_widest()
     in_row[:] = 0
     over = False
     for k in range(len(cols)):
@@ -243,7 +263,7 @@ def _roots(excess, in_row, in_col, cols, under):
     return over
 
 
-@inner
+@bare
 def _augment(kept, tight, free, slack_row, slack_col, in_row, in_col, target, m):
     """Move a unit along the path by which column `target` was reached; return where it came from."""
     while in_col[target] > 1:
@@ -318,4 +338,4 @@ def _finish_block(w, lines, bits, sets, n, at_most):
 @functools.cache
 def finish_kernel():
     """The kernel of paths; see `_finish_block`."""
-    return inner(_finish_block, FINISH)
+    return bare(_finish_block, FINISH)

@@ -28,10 +28,12 @@ def address(kernel, signature):
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 
-def caller(signature):
+def caller(signature, *, raises=True):
     """Make ``call(pointer, (argument, ...))`` for kernels without a result.
 
-    `signature`: that of the kernels, or what makes it of the types of the arguments.
+    `signature`: that of the kernels, or what makes it of the types of the arguments. Of kernels that
+    cannot raise, not even for want of memory, Numba need not look at the outcome; then it sees
+    that it need not count references to the arguments either, which takes as long as a small kernel.
     """
     if config.DISABLE_JIT:
         return lambda kernel, arguments: kernel(*arguments)
@@ -47,8 +49,9 @@ def caller(signature):
             function = builder.inttoptr(values[0], form.as_pointer())
             convention = context.call_conv
             status, _ = convention.call_function(builder, function, types.none, kernel.args, cast)
-            with cgutils.if_unlikely(builder, status.is_error):
-                convention.return_status_propagate(builder, status)
+            if raises:
+                with cgutils.if_unlikely(builder, status.is_error):
+                    convention.return_status_propagate(builder, status)
             return context.get_dummy_value()
 
         return types.void(POINTER, arguments), generate

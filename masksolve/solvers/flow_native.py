@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from ..kernels import ascent
 from ..pattern import Degree, Pattern
 from ..solution import BlockSolution
-from .widening import widened_strips
 
 __all__ = ["prove_matrix", "solve", "solve_matrix", "solve_warm"]
 
@@ -71,11 +70,10 @@ def solve_matrix(
 ) -> bool:
     """Solve a matrix of raw scores in one pass; see `masksolve.methods.MatrixSolver`."""
     at_most = degree == "at_most"
-    return all(
-        ascent.solve_band(strip, pattern.n, pattern.m, part, absolute=absolute, at_most=at_most)
-        >= 0
-        for strip, part in widened_strips(scores, mask, pattern.m)
+    by_path = ascent.solve_band(
+        scores, pattern.n, pattern.m, mask, absolute=absolute, at_most=at_most
     )
+    return bool(by_path >= 0)
 
 
 def prove_matrix(

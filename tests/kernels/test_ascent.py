@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numba import config
+from numba import config, njit
 
 from masksolve.kernels import ascent
 from masksolve.kernels.lines import LANES, network
@@ -199,6 +199,11 @@ def test_zeros_are_not_worth_keeping_even_tilted():
     assert ascent.solve_band(W, 8, 16, mask, at_most=True) < 0.05 * W.size / 256
 
 
+@njit
+def take_out(*arguments):
+    ascent._take_out(*arguments)
+
+
 def test_columns_that_differ_by_a_tilt_begin_at_one_price():
     m = 4
     Q, bits = np.ones((m * m, LANES), np.float32), np.zeros((m, LANES), np.uint64)
@@ -208,6 +213,6 @@ def test_columns_that_differ_by_a_tilt_begin_at_one_price():
         prices = np.array([5 + tilt, 5, 6 + tilt, 5 + 4 * tilt + 2])
         VI = np.repeat(prices[:, None], LANES, axis=1)
         sizes = np.full(LANES, largest, np.float32)
-        ascent._take_out(Q, bits, VI, sizes, 3, w, lines[1], sets[0])
+        take_out(Q, bits, VI, sizes, 3, w, lines[1], sets[0])
         assert lines[1].tolist() == [5, 5, 5 + tilt if tilt else 6, prices[3]]
         assert (w == 1 - lines[1][:, None]).all()
