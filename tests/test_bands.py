@@ -23,6 +23,24 @@ def test_every_band_is_done_once(workers):
     assert sorted(done) == list(range(20))
 
 
+def test_threads_begin_apart_and_help_one_another():
+    begun, here = {}, threading.Barrier(2, timeout=10)
+
+    def work(band):
+        begun.setdefault(threading.get_ident(), []).append(band)
+        if band in (0, 5):
+            here.wait()  # both threads are under way
+        if band == 0:
+            time.sleep(
+                0.2
+            )  # while the other does its own, and then what this one would come to last
+
+    run_bands(range(10), work, workers=2)
+    first, second = sorted(begun.values())
+    assert first[0] == 0
+    assert second == [5, 6, 7, 8, 9, 4, 3, 2, 1]
+
+
 def test_bands_run_side_by_side():
     barrier = threading.Barrier(2, timeout=10)
     run_bands([0, 1], lambda _: barrier.wait(), workers=2)

@@ -24,7 +24,7 @@ from .lines import (
     prove_signature,
     short_rows,
 )
-from .loading import KINDS, load, load_scratch, taker
+from .loading import KINDS, as_loaded, load, load_scratch
 from .paths import FINISH, finish_kernel, path_scratch
 from .pointers import NONE, POINTER, address, caller
 from .scratch import aligned
@@ -150,7 +150,7 @@ def _put_back(kept, u, v, l, bits, UI, VI):
             bits[i * words + k, l] = kept[k, i]
 
 
-def _all_or_nothing(Q, UI, VI, n, at_most, bits, done):  # noqa: ARG001  # that of `_read`
+def _all_or_nothing(Q, UI, VI, n, bits):
     """n = 0 or n = m: there is but one mask, and row prices prove it."""
     m = len(UI)
     words = len(bits) // m
@@ -167,65 +167,43 @@ def _all_or_nothing(Q, UI, VI, n, at_most, bits, done):  # noqa: ARG001  # that 
             for l in range(LANES):
                 q = np.int64(Q[i * m + k, l])
                 UI[i, l] = min(UI[i, l], q) if n else max(UI[i, l], q)
-    done[:] = True
 
 
-@inner
+@bare
 def _tame(UI, VI, at_most):
     """Make prices from anywhere a start from which no sum can overflow.
 
-    Prices are in units of the block's largest score, as they stand. In exact problems a constant
-    may move from all columns to all rows, so each lane's are centred; none far beyond the largest
-    score proves anything.
+    Prices are in units of the block's largest score, as they stand; none far beyond it proves
+    anything. In exact problems a constant may move from all columns to all rows: prices that are far
+    away together are centred.
     """
-    tame, middle = np.ones(LANES, np.int64), np.zeros(LANES, np.int64)
-    for j in range(len(VI)):
-        for l in range(LANES):
-            low, high = min(UI[j, l], VI[j, l]), max(UI[j, l], VI[j, l])
-            tame[l] &= np.int64((low >= -FINEST) & (high <= FINEST))
-    for j in range(len(VI)):
-        for l in range(LANES):
-            UI[j, l], VI[j, l] = UI[j, l] * tame[l], VI[j, l] * tame[l]
     least = np.int64(0 if at_most else -LARGEST)
     for l in range(LANES):
-        low, high = VI[0, l], VI[0, l]
+        low, high, wild = VI[0, l], VI[0, l], False
         for j in range(len(VI)):
             low, high = min(low, VI[j, l]), max(high, VI[j, l])
-        middle[l] = 0 if at_most else (low + high) >> 1
-    for j in range(len(VI)):
-        for l in range(LANES):
-            UI[j, l] = min(max(UI[j, l] + middle[l], 2 * least), 2 * LARGEST)
-            VI[j, l] = min(max(VI[j, l] - middle[l], least), LARGEST)
+            wild |= (min(UI[j, l], VI[j, l]) < -FINEST) | (max(UI[j, l], VI[j, l]) > FINEST)
+        near = max(-low, high) <= LARGEST
+        middle = np.int64(0) if at_most or wild or near else (low + high) >> 1
+        for j in range(len(VI)):
+            u, v = (np.int64(0), np.int64(0)) if wild else (UI[j, l], VI[j, l])
+            UI[j, l] = min(max(u + middle, 2 * least), 2 * LARGEST)
+            VI[j, l] = min(max(v - middle, least), LARGEST)
 
 
-def _read(Q, UI, VI, n, at_most, bits, done):
-    """Keep what is worth more than the integer prices; `done` where that proves itself a mask."""
+@bare
+def _start(Q, grain, UI, VI, at_most, quick, U, V, VF, new_VI):
+    """Old prices for the proof: in float32, and new_VI; the `quick` one takes none that float32 has not,
+    and multiples of what divides all scores of a block.
+    """
     _tame(UI, VI, at_most)
-    m = len(UI)
-    words = (m + 63) // 64
-    columns = np.zeros((m, LANES), np.int64)
-    state = np.zeros((2, LANES), np.int64)  # a word of a row's mask, and how much the row keeps
-    done[:] = True
-    for i in range(m):
-        state[1] = 0
-        for w in range(words):
-            state[0] = 0
-            for j in range(64 * w, min(64 * w + 64, m)):
-                shift = j - 64 * w
-                for l in range(LANES):
-                    x = np.int64(np.int64(Q[i * m + j, l]) - UI[i, l] - VI[j, l] > 0)
-                    state[0, l] |= x << shift
-                    state[1, l] += x
-                    columns[j, l] += x
-            for l in range(LANES):
-                bits[i * words + w, l] = np.uint64(state[0, l])
-        for l in range(LANES):
-            done[l] &= state[1, l] == n or (at_most and state[1, l] < n and UI[i, l] == 0)
-    for j in range(m):
-        for l in range(LANES):
-            kept = columns[j, l]
-            done[l] &= kept == n or (at_most and kept < n and VI[j, l] == 0)
-            done[l] &= not at_most or min(UI[j, l], VI[j, l]) >= 0
+    for l in range(LANES):
+        unit = grain[l] | np.int64(Q[0, l])
+        unit &= -unit
+        for j in range(len(VI)):
+            U[j, l], V[j, l] = UI[j, l], VI[j, l]
+            new_VI[j, l] = np.int64(V[j, l]) & -unit if quick else VI[j, l]
+            VF[j, l] = new_VI[j, l]
 
 
 @inner
@@ -235,9 +213,9 @@ def _scratch(m, at_most):
     S = aligned(m * m, LANES, np.float32(0))
     UV = aligned(3 * m, LANES, np.float32(0)).reshape(3, m, LANES)
     bits = np.zeros((2, m * words, LANES), np.uint64)
-    prices = np.zeros((4, m, LANES), np.int64)
+    prices = np.zeros((5, m, LANES), np.int64)
     flags, scale, grain = (
-        np.zeros((3, LANES), np.bool_),
+        np.zeros((5, LANES), np.bool_),
         np.zeros(LANES, np.float32),
         np.zeros(LANES, np.int64),
     )
@@ -245,16 +223,14 @@ def _scratch(m, at_most):
     return S, UV, short_rows(m), bits, prices, lane, _tilts(m), path_scratch(m, at_most)
 
 
-def _read_signature(scores):
-    lanes, flag = types.int64[:, ::1], types.boolean
-    return types.void(
-        scores[:, ::1], lanes, lanes, types.int64, flag, types.uint64[:, ::1], flag[::1]
-    )
+def _trivial_signature(scores):
+    lanes = types.int64[:, ::1]
+    return types.void(scores[:, ::1], lanes, lanes, types.int64, types.uint64[:, ::1])
 
 
 call_lines = caller(LINE, raises=False)
 call_prove = caller(lambda *arguments: prove_signature(arguments[3].dtype))
-call_read = caller(lambda *arguments: _read_signature(arguments[0].dtype))
+call_trivial = caller(lambda *arguments: _trivial_signature(arguments[0].dtype))
 call_finish = caller(FINISH)
 
 
@@ -268,31 +244,66 @@ def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
 
 
 @bare
+def _prove_lanes(question, proofs, UI, flags, spare):
+    """Run the proof of lines.prove_kernel; lanes that are in doubt get the answer of the one that has none."""
+    prove, settle = proofs
+    S, U, V, Q, grain, VI, VF, n, at_most, short, bits = question
+    proven, doubt, settled, none = flags[1], flags[2], flags[3], flags[4]
+    start = S, U, V, Q, grain, VI, VF, n, at_most, short, bits
+    call_prove(prove, (*start, UI, proven, doubt))
+    doubts = False
+    for l in range(LANES):
+        doubts |= doubt[l]
+    if doubts:
+        call_prove(settle, (*start, spare, settled, none))
+        for l in range(LANES):
+            if doubt[l]:
+                proven[l] = settled[l]
+                for k in range(len(UI)):
+                    UI[k, l] = spare[k, l]
+
+
+@bare
+def _accept(l, bits, UI, VI, new_UI, new_VI):
+    """Lane l's answer is that of the proof."""
+    for k in range(len(bits[0])):
+        bits[0, k, l] = bits[1, k, l]
+    for k in range(len(UI)):
+        UI[k, l], VI[k, l] = new_UI[k, l], new_VI[k, l]
+
+
+@bare
 def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     """Solve the exact scores Q of `lanes` blocks. The answer: bits[0], prices[0] (u), prices[1] (v).
 
     `largest`: each block's largest |score|; `how`: see `_prepare`. Returns how many blocks needed
     paths.
     """
-    read, warm, (rows, columns, pairs), (prove, settle), omega, rounds, finish = how
+    trivial, warm, (rows, columns, pairs), proofs, omega, rounds, finish = how
     S, UV, short, bits, prices, (flags, scale, grain), tilt, (w, lines, lane_bits, sets) = work
     U, V, VF = UV[0], UV[1], UV[2]
-    UI, VI, new_UI, new_VI = prices[0], prices[1], prices[2], prices[3]
-    m = len(U)
-    done, proven, doubt = flags[0], flags[1], flags[2]
+    UI, VI, new_UI, new_VI, spare = prices[0], prices[1], prices[2], prices[3], prices[4]
+    if trivial != NONE:
+        call_trivial(trivial, (Q, UI, VI, n, bits[0]))
+        return 0
+    done, proven = flags[0], flags[1]
     done[:] = False
-    if read != NONE:
-        call_read(read, (Q, UI, VI, n, at_most, bits[0], done))
-        left = 0
-        for l in range(lanes):
-            left += not done[l]
-        if left == 0:
-            return 0
     _grains(Q, grain)
     _guess(Q, S, tilt, scale, largest, grain, at_most)
-    for j in range(m):
-        for l in range(LANES):
-            V[j, l] = VI[j, l] if warm else 0
+    question = S, U, V, Q, grain, new_VI, VF, n, at_most, short, bits[1]
+    if warm:
+        _start(Q, grain, UI, VI, at_most, proofs[0] != proofs[1], U, V, VF, new_VI)
+        _prove_lanes(question, proofs, new_UI, flags, spare)
+        left = 0
+        for l in range(lanes):
+            done[l] = proven[l]
+            left += not proven[l]
+            if proven[l]:
+                _accept(l, bits, UI, VI, new_UI, new_VI)
+        if left == 0:
+            return 0
+    else:
+        V[:] = 0
     free, least = np.float32(-np.inf), np.float32(0)
     exact = rounds[0] > 0
     call_lines(rows, (S, V, pairs, n, np.float32(1), free if exact else least, U))
@@ -302,21 +313,12 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
         call_lines(rows, (S, V, pairs, n, np.float32(1), least, U))
     _ascend(S, U, V, pairs, n, rounds[1], omega, least, rows, columns)
     _round_prices(V, grain, new_VI, VF)
-    question = S, U, V, Q, grain, new_VI, VF, n, at_most, short, bits[1], new_UI, proven, doubt
-    call_prove(prove, question)
-    doubts = False
-    for l in range(LANES):
-        doubts |= doubt[l]
-    if doubts:
-        call_prove(settle, question)
+    _prove_lanes(question, proofs, new_UI, flags, spare)
     by_path = 0
     for l in range(lanes):
         if done[l]:
             continue
-        for k in range(len(bits[0])):
-            bits[0, k, l] = bits[1, k, l]
-        for k in range(m):
-            UI[k, l], VI[k, l] = new_UI[k, l], new_VI[k, l]
+        _accept(l, bits, UI, VI, new_UI, new_VI)
         if not proven[l]:
             _take_out(Q, bits[0], VI, largest, l, w, lines[1], lane_bits[0])
             call_finish(finish, (w, lines, lane_bits, sets, n, at_most))
@@ -328,8 +330,8 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
 @inner
 def _own(how):
     """The same with a `pairs` of one's own: threads would fight over its reference count."""
-    read, warm, (rows, columns, pairs), proofs, omega, rounds, finish = how
-    return read, warm, (rows, columns, pairs.copy()), proofs, omega, rounds, finish
+    trivial, warm, (rows, columns, pairs), proofs, omega, rounds, finish = how
+    return trivial, warm, (rows, columns, pairs.copy()), proofs, omega, rounds, finish
 
 
 def _solve_band(W, take, one, m, n, absolute, at_most, how, mask, u, v):
@@ -393,8 +395,8 @@ def _solve_blocks(q, n, at_most, how, mask, u, v):
 
 
 @functools.cache
-def _read_kernel(scores, warm):
-    return inner(_read if warm else _all_or_nothing, _read_signature(scores))
+def _trivial_kernel(scores):
+    return inner(_all_or_nothing, _trivial_signature(scores))
 
 
 @functools.cache
@@ -433,18 +435,17 @@ def _plan(m, at_most, warm):
 def _prepare(solve, n, m, kind, at_most, warm):
     """The engine for scores of that kind, and how it solves a pattern.
 
-    That is: the kernel that finds blocks which need no ascent, if any; whether to start from
-    given prices; the kernels of lines and their network; that of the proof, and that which settles
+    That is: the kernel of patterns with one mask, if it is one; whether to start from given prices; the kernels of lines and their network; that of the proof, and that which settles
     its doubts; over-relaxation; rounds of dual ascent, as if exact and at prices of 0 or more; the
     kernel of paths.
     """
-    read = prove = settle = finish = NONE
+    trivial = prove = settle = finish = NONE
     lines = NONE, NONE, np.zeros((0, 2), np.int64)
-    trivial, scores = n in (0, m), types.int64 if solve is _solve_blocks else KINDS[kind][1]
+    scores = types.int64 if solve is _solve_blocks else KINDS[kind][1]
     with COMPILING:
-        if warm or trivial:
-            read = address(_read_kernel(scores, not trivial), _read_signature(scores))
-        if not trivial:
+        if n in (0, m):
+            trivial = address(_trivial_kernel(scores), _trivial_signature(scores))
+        else:
             rows, columns, pairs = line_kernels(n, m)
             lines = address(rows, LINE), address(columns, LINE), pairs
             signature = prove_signature(scores)
@@ -453,7 +454,7 @@ def _prepare(solve, n, m, kind, at_most, warm):
                 prove = address(prove_kernel(m, scores, quick=True), signature)
             finish = address(finish_kernel(), FINISH)
         engine = _engine(solve, kind)
-    return engine, (read, warm, lines, (prove, settle), *_plan(m, at_most, warm), finish)
+    return engine, (trivial, warm, lines, (prove, settle), *_plan(m, at_most, warm), finish)
 
 
 def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, warm=False):
@@ -464,13 +465,10 @@ def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, w
     blocks needed augmenting paths, or -1 if a score is not finite. With `at_most`, a mask may
     hold negative scores as if they were zeros: signed ones are better given as blocks.
     """
-    kind = W.dtype.name
-    engine, how = _prepare(_solve_band, n, m, kind, at_most, warm)
+    engine, how = _prepare(_solve_band, n, m, W.dtype.name, at_most, warm)
     if u is None:
         u = v = np.zeros((0, m), np.int64)
-    entries = W.view(np.uint16) if W.dtype.itemsize == 2 else W
-    one = np.float64(1) if kind == "float64" else np.float32(1)
-    return engine(entries, taker(kind), one, m, n, absolute, at_most, how, mask, u, v)
+    return engine(*as_loaded(W), m, n, absolute, at_most, how, mask, u, v)
 
 
 def solve_blocks(q, n, mask, u, v, *, at_most=False, warm=False):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .compiling import inner
+from .compiling import bare
 
 __all__ = ["store_flags"]
 
@@ -11,7 +11,7 @@ OCTETS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder
 )[:, 0]
 
 
-@inner
+@bare
 def store_flags(bits, lanes, m, row, mask, top, left):
     """Lanes' mask bits to the rows of a boolean matrix; `row`: scratch for one of them."""
     words = (m + 63) // 64

@@ -9,16 +9,19 @@ is decided by keys of 64 bits.
 import functools
 
 import numpy as np
-from numba import from_dtype, types
+from numba import types
 
-from .compiling import COMPILING, inner, jit
-from .completion import COMPLETE, KEPT, complete_kernel, read_flags, surplus_over
-from .fixed_point import fixed_point, scale_blocks
+from .compiling import COMPILING, bare, inner, jit
+from .completion import COMPLETE, KEPT, complete_kernel, read_rows, surplus_over
+from .dealing import gather_columns
 from .flags import store_flags
+from .hints import apart, use_widest
+from .lines import LANES as ABREAST
+from .loading import KINDS, as_loaded, load, load_scratch
 from .pointers import NONE, POINTER, address, caller
-from .short_keys import LANES as SHORT_LANES
+from .scratch import aligned
 from .short_keys import descend_short, does, read_room, short_kernels, short_scratch
-from .sorting import RUN, sort_kernel, sort_signature
+from .sorting import sort_kernel, sort_signature, sort_size
 
 __all__ = ["cover", "solve_band", "solve_blocks"]
 
@@ -29,7 +32,9 @@ _i64, _flag = types.int64, types.boolean
 _KEYS = _i64[::1]
 SORT = sort_signature(_i64)
 DESCEND = types.void(_KEYS, _i64, _i64, _i64, _i64, _KEYS, _flag[::1])
-call_sort, call_descend, call_complete = caller(SORT), caller(DESCEND), caller(COMPLETE)
+call_sort, call_descend, call_complete = (
+    caller(signature, raises=False) for signature in (SORT, DESCEND, COMPLETE)
+)
 
 
 @inner
@@ -42,13 +47,18 @@ def _place_bits(m):
 
 @inner
 def _scratch(m):
-    """For a group of blocks: scores, keys, room in rows and columns, what is kept."""
+    """For a group of blocks: scores by columns, keys, room in rows and columns, what is kept."""
     bits = _place_bits(m)
     places = LANES << (2 * bits)
     # What pads a block is sorted behind it.
-    keys = np.full(max(places, RUN * LANES), MOST, np.int64)
+    keys = aligned(1, sort_size(m * m) * LANES, MOST)[0]
     room, kept = np.zeros(2 * LANES << bits, np.int64), np.zeros(places, np.bool_)
-    return np.zeros((LANES, m, m), np.int64), keys, room, kept, np.zeros((3, m), np.int64)
+    scores, lines, gain = (
+        np.zeros((LANES, m, m), np.int64),
+        np.zeros((2, m), np.int64),
+        np.zeros(m, np.int64),
+    )
+    return scores, keys, room, kept, lines, gain
 
 
 def _descend(keys, m, n, bits, limit, room, kept):
@@ -74,17 +84,17 @@ def _descend(keys, m, n, bits, limit, room, kept):
             kept[(l << both) + place] = keep
 
 
-@inner
+@bare
 def _decide(how, work, m, n, lanes, drop_negative, exact, out, starts, stride):
     """Masks for the scores in `work`; block l begins at out[starts[l]], its rows `stride` apart."""
     sort, descend, complete = how
-    scores, keys, room, kept, lines = work
+    scores, keys, room, kept, lines, gain = work
     bits = _place_bits(m)
     wide = LANES << bits
     for l in range(lanes):
         for i in range(m):
             for j in range(m):
-                keys[(i * m + j) * LANES + l] = -scores[l, i, j] << (2 * bits) | (i << bits | j)
+                keys[(i * m + j) * LANES + l] = -scores[l, j, i] << (2 * bits) | (i << bits | j)
     limit = np.int64(1) << (2 * bits) if drop_negative else MOST
     call_sort(sort, (keys,))
     call_descend(descend, (keys, m, n, bits, limit, room, kept))
@@ -95,16 +105,16 @@ def _decide(how, work, m, n, lanes, drop_negative, exact, out, starts, stride):
             lacking += lines[0, i]
             for j in range(m):
                 keep = np.int64(kept[(l << bits | i) << bits | j])
-                total += worth[i, j]
-                held += worth[i, j] * keep
-                worth[i, j] -= KEPT * keep
+                total += worth[j, i]
+                held += worth[j, i] * keep
+                worth[j, i] -= KEPT * keep
         if exact and lacking > 0:
             surplus = surplus_over(held, total, m, n)
-            call_complete(complete, (m, n, worth, 0, lines[:2], lines[2], surplus))
+            call_complete(complete, (m, n, worth, lines, gain, surplus))
         for i in range(m):
             at = np.uint64(starts[l] + i * stride)
             for j in range(np.uint64(m)):
-                out[at + j] = worth[i, j] < -(KEPT >> 1)
+                out[at + j] = worth[j, i] < -(KEPT >> 1)
 
 
 def _blocks(blocks, n, drop_negative, exact, out, how):
@@ -114,67 +124,83 @@ def _blocks(blocks, n, drop_negative, exact, out, how):
     for first in range(0, count, LANES):
         lanes = min(LANES, count - first)
         for l in range(lanes):
-            work[0][l] = blocks[first + l]
+            work[0][l] = blocks[first + l].T
             starts[l] = (first + l) * m * m
         _decide(how, work, m, n, lanes, drop_negative, exact, out, starts, m)
 
 
-@inner
-def _weigh(W, mask, top, left, width, absolute, factors, worth, sums):
-    """Scores in fixed point, less `KEPT` where they are kept; of each column the sum of all and of those."""
-    first = np.uint64(left)
-    sums[:] = 0
-    for i in range(len(worth)):
-        for c in range(np.uint64(width)):
-            q = np.int64(np.rint(W[top + i, first + c] * factors[0, c] * factors[1, c]))
-            q = abs(q) if absolute else q
-            keep = np.int64(mask[top + i, first + c])
-            sums[0, c] += q
-            sums[1, c] += q * keep
-            worth[i, c] = q - KEPT * keep
+@bare
+def _weigh(columns, l, rows, worth, totals, helds):
+    """Scores of block l, less `KEPT` where its mask keeps them; the sum of all and of those kept."""
+    apart()
+    use_widest()
+    totals[:] = 0
+    helds[:] = 0
+    m = np.uint64(len(worth))
+    first = np.uint64(l) * m
+    for j in range(m):
+        for i in range(m):
+            q, kept = np.int64(columns[j, first + i]), -np.int64(rows[i] >> j & np.uint64(1))
+            totals[i] += q
+            helds[i] += q & kept
+            worth[j, i] = q - (KEPT & kept)
+    total = held = np.int64(0)
+    for i in range(m):
+        total, held = total + totals[i], held + helds[i]
+    return total, held
 
 
-@inner
-def _complete_lanes(complete, state, doubt, lanes, m, n, worth, sums, lines):
+@bare
+def _complete_lanes(
+    complete, Q, strips, short, doubt, lanes, n, worth, lines, gain, rows, totals, helds
+):
     """Bring the masks of blocks side by side, but of those in doubt, to exactly n a line."""
+    state, bits = short
+    m, columns = len(worth), strips[0]
+    gather_columns(Q, strips[1], columns)
     for l in range(lanes):
         if read_room(state, m, l, lines) and not doubt[l]:
-            total = held = 0
-            for c in range(l * m, (l + 1) * m):
-                total, held = total + sums[0, c], held + sums[1, c]
+            for i in range(m):
+                rows[i] = bits[i, l]
+            total, held = _weigh(columns, l, rows, worth, totals, helds)
             surplus = surplus_over(held, total, m, n)
-            call_complete(complete, (m, n, worth, l * m, lines[:2], lines[2], surplus))
+            call_complete(complete, (m, n, worth, lines, gain, surplus))
+            read_rows(worth, rows)
+            for i in range(m):
+                bits[i, l] = rows[i]
 
 
-def _band(W, m, n, absolute, drop_negative, exact, mask, how, how_short):
+def _band(W, take, one, m, n, absolute, drop_negative, exact, mask, how, how_short):
     """Greedy masks of a band; see `solve_band`."""
     height, width = W.shape
-    short, out, across = how_short[0] != NONE, mask.reshape(-1), SHORT_LANES * m
+    short, out = how_short[0] != NONE, mask.reshape(-1)
     work, starts, waiting = _scratch(m), np.zeros(LANES, np.int64), 0
-    short_work, doubt = short_scratch(m if short else 1), np.ones(SHORT_LANES, np.bool_)
+    short_work, doubt = short_scratch(m if short else 1), np.ones(ABREAST, np.bool_)
     state, bits, row = short_work[4], short_work[5], np.zeros(2 * m, np.uint64)
-    peak, factors = np.zeros(across, W.dtype), np.ones((2, across), W.dtype)
-    shift, lines = np.zeros(SHORT_LANES, np.int64), np.zeros((3, m), np.int64)
-    worth, sums = np.zeros((m, across), np.int64), np.zeros((2, across), np.int64)
+    scratch = np.zeros(m, np.uint64), np.zeros(m, np.int64), np.zeros(m, np.int64)
+    raw, Q, largest = (
+        load_scratch(m, one),
+        aligned(m * m, ABREAST, one),
+        np.zeros(ABREAST, np.float32),
+    )
+    worth, lines, gain = aligned(m, m, 0), np.zeros((2, m), np.int64), np.zeros(m, np.int64)
     for top in range(0, height, m):
-        for left in range(0, width, across):
-            lanes = min(SHORT_LANES, (width - left) // m)
-            if not scale_blocks(W, top, left, m, lanes * m, peak, factors, shift):
+        for left in range(0, width, ABREAST * m):
+            lanes = min(ABREAST, (width - left) // m)
+            if not load(take, W, top, left, absolute, False, raw, Q, largest):
                 return False
             if short:
-                where = W, top, left, m, n, absolute, drop_negative
-                descend_short(how_short, short_work, *where, factors, doubt)
-                store_flags(bits, lanes, m, row, mask, top, left)
+                descend_short(how_short, short_work, Q, m, n, absolute, drop_negative, doubt)
                 if exact:
-                    _weigh(W, mask, top, left, lanes * m, absolute, factors, worth, sums)
-                    _complete_lanes(how[2], state, doubt, lanes, m, n, worth, sums, lines)
-                    read_flags(worth, mask, top, left, lanes * m)
+                    found = (state, bits), doubt, lanes, n, worth, lines, gain, *scratch
+                    _complete_lanes(how[2], Q, raw[0], *found)
+                store_flags(bits, lanes, m, row, mask, top, left)
             for l in range(lanes):
                 if doubt[l]:
-                    at, starts[waiting] = left + l * m, top * width + left + l * m
-                    here = factors[:, l * m : (l + 1) * m]
+                    starts[waiting] = top * width + left + l * m
                     for i in range(m):
-                        fixed_point(W[top + i, at : at + m], here, absolute, work[0][waiting, i])
+                        for j in range(m):
+                            work[0][waiting, j, i] = np.int64(Q[i * m + j, l])
                     waiting += 1
                 if waiting == LANES:
                     _decide(how, work, m, n, waiting, drop_negative, exact, out, starts, width)
@@ -185,33 +211,34 @@ def _band(W, m, n, absolute, drop_negative, exact, mask, how, how_short):
 
 
 @functools.cache
-def _engine(solve, scores):
-    """`_band` or `_blocks` for scores of a Numba type.
+def _engine(solve, kind):
+    """`_band` for matrices of a dtype, or `_blocks`.
 
     It gets the kernels by address: else each would be compiled again within it.
     """
     how = types.UniTuple(POINTER, 3)
-    if solve is _band:
-        W = types.Array(scores, 2, "C", readonly=True)
-        short = types.UniTuple(POINTER, 3)
-        return jit(solve, _flag(W, _i64, _i64, _flag, _flag, _flag, _flag[:, ::1], how, short))
-    blocks = types.Array(scores, 3, "C", readonly=True)
-    return jit(solve, types.void(blocks, _i64, _flag, _flag, _flag[::1], how))
+    if solve is _blocks:
+        blocks = types.Array(_i64, 3, "C", readonly=True)
+        return jit(solve, types.void(blocks, _i64, _flag, _flag, _flag[::1], how))
+    entries, scores, _ = KINDS[kind]
+    W, mask, short = types.Array(entries, 2, "C", readonly=True), _flag[:, ::1], how
+    options = _i64, _i64, _flag, _flag, _flag
+    return jit(solve, _flag(W, POINTER, scores, *options, mask, how, short))
 
 
 @functools.cache
-def _kernels():
+def _kernels(m):
     with COMPILING:
         pairs = (
-            (sort_kernel(_i64, LANES), SORT),
-            (inner(_descend, DESCEND), DESCEND),
+            (sort_kernel(_i64, LANES, sort_size(m * m)), SORT),
+            (bare(_descend, DESCEND), DESCEND),
             (complete_kernel(), COMPLETE),
         )
         return tuple(address(kernel, signature) for kernel, signature in pairs)
 
 
 def _short_kernels(n, m):
-    return short_kernels() if does(n, m) else (NONE, NONE, NONE)
+    return short_kernels(m) if does(n, m) else (NONE, NONE, NONE)
 
 
 def _check_flags(drop_negative, exact):
@@ -227,21 +254,21 @@ def solve_blocks(blocks, n, drop_negative, exact, mask):
     """
     _check_flags(drop_negative, exact)
     with COMPILING:
-        engine = _engine(_blocks, types.int64)
-    engine(blocks, n, drop_negative, exact, mask.reshape(-1), _kernels())
+        engine = _engine(_blocks, "int64")
+    engine(blocks, n, drop_negative, exact, mask.reshape(-1), _kernels(blocks.shape[1]))
 
 
 def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     """Find greedy masks of the blocks of a matrix of raw scores; see `solve_blocks`.
 
-    W: (k * m, c * m) float32 or float64; mask: bool, of the same shape; both C-contiguous.
-    Returns False, the mask undefined, if a score is not finite.
+    W: (k * m, c * m), of a dtype in `loading.KINDS`; mask: bool, of the same shape; both
+    C-contiguous. Returns False, the mask undefined, if a score is not finite.
     """
     _check_flags(drop_negative, exact)
     with COMPILING:
-        engine = _engine(_band, from_dtype(W.dtype))
-    how = _kernels(), _short_kernels(n, m)
-    return engine(W, m, n, absolute, drop_negative, exact, mask, *how)
+        engine = _engine(_band, W.dtype.name)
+    call = m, n, absolute, drop_negative, exact, mask, _kernels(m), _short_kernels(n, m)
+    return engine(*as_loaded(W), *call)
 
 
 @inner

@@ -268,8 +268,8 @@ def prove_kernel(m, scores, quick):
     between the exact, and its middle lies in both. If the two are equal, so are the exact where all
     values near there are float32's; `done` means nothing where this is in `doubt`.
 
-    `grain`: a power of two that divides all differences of a block's scores, and all prices VI;
-    `short`: what `short_rows` makes.
+    `grain`: a power of two that divides all differences of a block's scores; what divides the scores,
+    too, is to divide all prices VI. `short`: what `short_rows` makes.
     """
     if m > STRAIGHT:
         return _compiled_prove(scores)

@@ -5,21 +5,21 @@ floats of 32 bits and fewer, else float64.
 """
 
 import functools
-import math
 
 import numpy as np
 from numba import types
 
 from .compiling import COMPILING, bare, compiled, inner
+from .dealing import spread
 from .entries import every_entry
-from .fixed_point import SCORE_BITS
+from .fixed_point import fixed_point_factors
 from .hints import apart, use_widest
 from .lines import LANES
 from .pointers import address, caller
 from .scratch import aligned
 from .widen import bits_of_bfloat16, bits_of_float16
 
-__all__ = ["KINDS", "load", "load_scratch", "taker"]
+__all__ = ["KINDS", "as_loaded", "load", "load_scratch", "taker"]
 
 
 @inner
@@ -105,69 +105,6 @@ _fix_absolute = every_entry(
 
 
 @bare
-def _deal4(source, target):
-    """Deal each row out to four, one after the other in `target`: LLVM makes it a few shuffles."""
-    apart()
-    use_widest()
-    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    step = np.uint64(source.shape[1]) // four
-    for i in range(len(source)):
-        for x in range(step):
-            target[i, x] = source[i, four * x]
-            target[i, step + x] = source[i, four * x + one]
-            target[i, two * step + x] = source[i, four * x + two]
-            target[i, three * step + x] = source[i, four * x + three]
-
-
-@bare
-def _deal(source, target, ways):
-    """Deal each row out to so many, one after the other in `target`."""
-    apart()
-    step = source.shape[1] // ways
-    for i in range(len(source)):
-        for k in range(ways):
-            for x in range(step):
-                target[i, k * step + x] = source[i, x * ways + k]
-
-
-@bare
-def _spread(strips, m):
-    """Rows of blocks side by side, in strips[0], entry by entry: row[l * m + k] to row[k * LANES + l].
-
-    Dealt out to 4, then again to 4, ... is dealt out to m. Returns which of the strips has it.
-    """
-    first, second, third = strips
-    if m not in (8, 16, 32):
-        if m == 4:
-            _deal4(first, second)
-        else:
-            _deal(first, second, m)
-        return 1
-    _deal4(first, second)
-    if m == 8:
-        _deal(second, first, 2)
-    elif m == 16:
-        _deal4(second, first)
-    else:
-        _deal4(second, third)
-        _deal(third, first, 2)
-    return 0
-
-
-@bare
-def _exponent(size):
-    """The e of a size below 2**e and not below 2**(e - 1); 0 for 0."""
-    if size < 2.0**-900:  # subnormal, perhaps
-        return math.frexp(size)[1]
-    return (np.float64(size).view(np.int64) >> 52) - 1022
-
-
-@bare
-def _power_of_two(exponent):
-    return np.int64((exponent + 1023) << 52).view(np.float64)
-
-
-@bare
 def _factors(peak, blocks, lane, largest):
     """Factors that bring blocks to fixed point, by the magnitudes `peak` of their columns.
 
@@ -180,10 +117,7 @@ def _factors(peak, blocks, lane, largest):
             finite &= peak[k, l] < np.inf
         if not finite:
             return False
-        shift = SCORE_BITS - _exponent(np.float64(a))
-        # two factors, as 2**shift alone may be out of range; each product is exact or rounds to 0
-        lane[0, l] = _power_of_two(shift // 2)
-        lane[1, l] = _power_of_two(shift - shift // 2)
+        lane[0, l], lane[1, l], _ = fixed_point_factors(np.float64(a))
         largest[l] = np.float32(np.rint(a * lane[0, l] * lane[1, l]))
     return True
 
@@ -198,10 +132,10 @@ def load(take, W, top, left, absolute, at_most, work, Q, largest):
     strips, peaks, lane = work
     m = len(strips[0])
     call_take(take, (W, np.uint64(top), np.uint64(left), strips[0], peaks[0]))
-    peak = peaks[_spread(peaks, m)].reshape(m, LANES)
+    peak = peaks[spread(peaks, m)].reshape(m, LANES)
     if not _factors(peak, min(LANES, (W.shape[1] - left) // m), lane, largest):
         return False
-    raw = strips[_spread(strips, m)].reshape(m * m, LANES)
+    raw = strips[spread(strips, m)].reshape(m * m, LANES)
     if absolute:
         _fix_absolute(raw, lane[0], lane[1], Q)
     else:
@@ -211,3 +145,10 @@ def load(take, W, top, left, absolute, at_most, work, Q, largest):
                 for l in range(LANES):
                     Q[k, l] = max(Q[k, l], 0)
     return True
+
+
+def as_loaded(W):
+    """Return what an engine that calls `load` needs of W: its entries, its `taker`, a 1 of its scores."""
+    kind = W.dtype.name
+    entries = W.view(np.uint16) if W.dtype.itemsize == 2 else W
+    return entries, taker(kind), np.float64(1) if kind == "float64" else np.float32(1)

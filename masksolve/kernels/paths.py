@@ -11,6 +11,7 @@ import numpy as np
 from numba import types
 
 from .compiling import bare, jit
+from .entries import every_column
 from .hints import apart, use_widest
 
 __all__ = ["FINISH", "finish_kernel", "path_scratch"]
@@ -37,19 +38,25 @@ def _has(words, line, bit):
     return words[bit >> 6, line] >> np.uint64(bit & 63) & ONE != 0
 
 
+KEPT = "(kept[{j} >> 6, i] >> np.uint64({j} & 63) & ONE) != 0"
+
+_add_extremes = every_column(
+    "_add_extremes",
+    "size, w, kept, count, low, high",
+    f"""x = {KEPT}
+            count[i] += np.int64(x)
+            low[i] = min(low[i], w[{{j}}, i] if x else INF)
+            high[i] = max(high[i], -INF if x else w[{{j}}, i])""",
+    INF=INF,
+    ONE=ONE,
+)
+
+
 @bare
 def _extremes(w, kept, count, low, high):
     """Of each row, how much it keeps, its worst entry kept and the best of the others."""
-    apart()
-    use_widest()
     count[:], low[:], high[:] = 0, INF, -INF
-    for j in range(len(low)):
-        r, k, bit = w[j], kept[j >> 6], np.uint64(j & 63)
-        for i in range(len(low)):
-            x = k[i] >> bit & ONE
-            count[i] += np.int64(x)
-            low[i] = min(low[i], r[i] if x else INF)
-            high[i] = max(high[i], -INF if x else r[i])
+    _add_extremes(len(low), w, kept, count, low, high)
 
 
 @bare
@@ -79,16 +86,30 @@ def _best_row(w, kept, i, m, n, at_most):
             kept[best >> 6, i] ^= ONE << np.uint64(best & 63)
 
 
+_add_marks = every_column(
+    "_add_marks",
+    "size, w, tight",
+    "tight[{j} >> 6, i] |= np.uint64(w[{j}, i] == 0) << np.uint64({j} & 63)",
+)
+
+
 @bare
 def _mark(w, tight):
     """Note the entries with w = 0."""
-    apart()
-    use_widest()
     tight[:] = 0
-    for j in range(len(w)):
-        r, t, bit = w[j], tight[j >> 6], np.uint64(j & 63)
-        for i in range(len(r)):
-            t[i] |= np.uint64(r[i] == 0) << bit
+    _add_marks(len(w), w, tight)
+
+
+_add_nearest = every_column(
+    "_add_nearest",
+    "size, w, kept, in_row, in_col, least",
+    f"""k, out, give = {KEPT}, in_row[i] == 0, in_col[{{j}}] != 0
+            possible = (k & out) if give else not (k | out)
+            cost = w[{{j}}, i] if give else -w[{{j}}, i]
+            least[i] = min(least[i], cost if possible else INF)""",
+    INF=INF,
+    ONE=ONE,
+)
 
 
 @bare
@@ -97,46 +118,39 @@ def _nearest(w, kept, in_row, in_col, least):
 
     What a row may both take and give has w = 0: such steps are no longer before us.
     """
-    apart()
-    use_widest()
     least[:] = INF
-    for j in range(len(w)):
-        r, k, bit = w[j], kept[j >> 6], np.uint64(j & 63)
-        if in_col[j]:
-            for i in range(len(least)):
-                least[i] = min(least[i], r[i] if (k[i] >> bit & ONE) & (in_row[i] == 0) else INF)
-        else:
-            for i in range(len(least)):
-                least[i] = min(least[i], INF if (k[i] >> bit & ONE) | (in_row[i] == 0) else -r[i])
+    _add_nearest(len(w), w, kept, in_row, in_col, least)
     nearest = INF
     for i in range(len(least)):
         nearest = min(nearest, least[i])
     return nearest
 
 
+_move_entries = every_column(
+    "_move_entries",
+    "size, w, in_row, in_col, step",
+    """back = step if in_col[{j}] != 0 else 0
+            forth = step if in_row[i] != 0 else 0
+            w[{j}, i] += forth - back""",
+)
+
+
 @bare
 def _move(w, u, v, in_row, in_col, step):
     """Move the prices of what is reached by `step`."""
-    apart()
-    use_widest()
-    for j in range(len(w)):
-        r = w[j]
-        if in_col[j]:
-            v[j] += step
-            for i in range(len(u)):
-                r[i] -= 0 if in_row[i] else step
-        else:
-            for i in range(len(u)):
-                r[i] += step if in_row[i] else 0
+    _move_entries(len(w), w, in_row, in_col, step)
+    for j in range(len(v)):
+        v[j] += step if in_col[j] else 0
     for i in range(len(u)):
         u[i] -= step if in_row[i] else 0
+
+
+_less = every_column("_less", "size, w, u", "w[{j}, i] -= u[i]")
 
 
 @bare
 def _best_rows(w, kept, u, n, at_most, count, low, high):
     """Turn all rows into their best, by what w is after column prices; u are the rows' prices."""
-    apart()
-    use_widest()
     m = len(u)
     _extremes(w, kept, count, low, high)
     for i in range(m):
@@ -144,10 +158,7 @@ def _best_rows(w, kept, u, n, at_most, count, low, high):
             u[i] = low[i]
         else:
             u[i], count[i] = _best_row(w, kept, i, m, n, at_most)
-    for j in range(m):
-        r = w[j]
-        for i in range(m):
-            r[i] -= u[i]
+    _less(m, w, u)
 
 
 @bare

@@ -1,7 +1,7 @@
 """The descending greedy for m <= 16 and n <= 8, on `LANES` blocks at once, with keys of 32 bits.
 
-A key holds the leading bits of the negated score, then the place, row and column in 4 bits each. That
-is the order of the entries, unless two scores of a block share their leading bits and not the rest:
+A key holds the leading bits of the negated score, then the place, row and column in 4 bits each: those of a
+float, as processors sort floats faster, neither subnormal nor infinite. That is the order of the entries, unless two scores of a block share their leading bits and not the rest:
 such a block is in doubt, and not decided here.
 """
 
@@ -10,23 +10,29 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, compiled, inner, jit
+from .compiling import COMPILING, bare, compiled, jit
+from .entries import every_entry
 from .fixed_point import SCORE_BITS
+from .hints import apart, use_widest
+from .lines import LANES
 from .pointers import address, caller
-from .sorting import RUN, sort_kernel, sort_signature
+from .scratch import aligned
+from .sorting import sort_kernel, sort_signature, sort_size
 
-__all__ = ["LANES", "descend_short", "does", "read_room", "short_kernels", "short_scratch"]
+__all__ = ["descend_short", "does", "read_room", "short_kernels", "short_scratch"]
 
-LANES = 16  # one AVX-512 register of int32
 WIDE = 16  # rows and columns that there is place for
 WORDS = WIDE * WIDE // 64  # of a block's mask
 STEPS = 4  # of the descent in a straight line
 NEIGHBOURS = 8  # that are compared in one
+FIRST, LAST = 0x00800000, 0x7F7FFFFF  # bits of the least and the largest key
 _KEYS, _SIZE = types.int32[::1], types.int64
-SORT = sort_signature(types.int32)
+SORT = sort_signature(types.float32)
 NEAREST = types.void(_KEYS, _SIZE, types.uint32[::1])
 DESCEND = types.void(_KEYS, _SIZE, _SIZE, _SIZE, types.uint64[::1])
-call_sort, call_nearest, call_descend = caller(SORT), caller(NEAREST), caller(DESCEND)
+call_sort, call_nearest, call_descend = (
+    caller(signature, raises=False) for signature in (SORT, NEAREST, DESCEND)
+)
 
 
 def does(n, m):
@@ -36,39 +42,42 @@ def does(n, m):
 
 @jit
 def short_scratch(m):
-    """For a group of blocks: keys, a row of them, and what `descend_short` leaves."""
-    size = RUN
-    while size < m * m:
-        size *= 2
+    """For a group of blocks: keys and their places, and what `descend_short` leaves."""
+    size = sort_size(m * m)
     # What pads a block is sorted behind it.
-    keys = np.full(size * LANES, 2**31 - 1, np.int32)
-    strip, lost = np.zeros(LANES * m, np.int32), np.zeros(LANES * m, np.int32)
-    state, nearest = np.zeros((2 + WORDS) * LANES, np.uint64), np.zeros(LANES, np.uint32)
-    return keys, strip, lost, nearest, state, np.zeros((m, LANES), np.uint64)
+    keys = aligned(1, size * LANES, np.int32(LAST))[0]
+    place = np.zeros(m * m, np.int32)
+    for k in range(m * m):
+        place[k] = k // m * WIDE + k % m
+    lost, nearest = np.zeros(LANES, np.int32), np.zeros(LANES, np.uint32)
+    state = aligned(1, (2 + WORDS) * LANES, np.uint64(0))[0]
+    return keys, place, lost, nearest, state, np.zeros((m, LANES), np.uint64)
 
 
-@inner
-def _load(W, top, left, m, absolute, factors, strip, lost, keys):
-    """Keys of blocks side by side, from (top, left) on; `lost`: columns whose scores have a rest.
+_make_keys = every_entry(
+    "_make_keys",
+    "Q, unit, least, most, middle, place, lost, keys",
+    "whole = Q[{k}, l] * unit; lead = max(least, min(np.floor(whole), most)); "
+    "lost[l] |= int32(whole != lead); "
+    "keys[{k}, l] = int32(int32(middle - int32(lead)) << eight) | place[{k}]",
+    int32=np.int32,
+    eight=np.int32(8),
+)
+
+
+@bare
+def _keys_of(Q, absolute, place, lost, keys):
+    """Keys of the exact scores Q; `lost`: lanes in which a score has more bits than its key holds.
 
     Keeping no negative score is stopping at the key that it returns.
     """
-    width, first = np.uint64(min(len(strip), W.shape[1] - left)), np.uint64(left)
-    bits = 24 if absolute else 23  # for the size of a score
-    middle = np.int32(2**23 - 1 if absolute else -1)
-    unit, most = W.dtype.type(2.0 ** (bits - SCORE_BITS)), W.dtype.type(2**bits - 1)
+    bits = 23 if absolute else 22  # for the size of a score
+    middle = np.int32(LAST >> 8 if absolute else 1 << 22)
+    one = Q[0, 0] - Q[0, 0] + 1
+    unit, least, most = 2.0 ** (bits - SCORE_BITS), middle - (LAST >> 8), middle - (FIRST >> 8)
     lost[:] = 0
-    for i in range(m):
-        for c in range(width):
-            q = np.rint(W[top + i, first + c] * factors[0, c] * factors[1, c])
-            q = (abs(q) if absolute else q) * unit
-            lead = min(np.floor(q), most)
-            lost[c] |= np.int32(q != lead)
-            strip[c] = (middle - np.int32(lead)) << np.int32(8)
-        for j in range(m):
-            place = np.int32(i * WIDE + j)
-            for l in range(LANES):
-                keys[(i * m + j) * LANES + l] = strip[l * m + j] | place
+    rows = keys.reshape(len(keys) // LANES, LANES)
+    _make_keys(Q, one * unit, one * least, one * most, middle, place, lost, rows)
     return np.int64(middle + 1) << 8
 
 
@@ -84,6 +93,8 @@ def _nearest_source():
             here = after"""
     return f"""
 def nearest(keys, size, nearest):
+    apart()
+    use_widest()
     lanes = np.uint64({LANES})
     nearest[:] = 2**32 - 1
     for t in range(1, size, {NEIGHBOURS}):
@@ -123,6 +134,8 @@ def _descend_source():
     save = "".join(f"\n            state[{p * LANES} + l] = {x}" for p, x in enumerate(names))
     return f"""
 def descend(keys, size, n, limit, state):
+    apart()
+    use_widest()
     two, top, row, none, lanes = np.uint64(2), np.uint64(3), np.uint64(60), np.uint64(0), np.uint64({LANES})
     state[:{2 * LANES}] = np.uint64(n + 7) * np.uint64(0x1111111111111111)
     state[{2 * LANES}:] = none
@@ -132,15 +145,17 @@ def descend(keys, size, n, limit, state):
 """
 
 
-@inner
+@bare
 def _read_bits(state, m, bits):
+    apart()
+    use_widest()
     for i in range(m):
         word, shift = np.uint64((2 + i // 4) * LANES), np.uint64(WIDE * (i % 4))
         for l in range(np.uint64(bits.shape[1])):
             bits[i, l] = state[word + l] >> shift & np.uint64(2**WIDE - 1)
 
 
-@inner
+@bare
 def read_room(state, m, l, room):
     """What the rows and columns of lane l have room for; returns whether any have."""
     lacking = np.uint64(0)
@@ -152,33 +167,30 @@ def read_room(state, m, l, room):
     return lacking > 7
 
 
-@jit
-def descend_short(how, work, W, top, left, m, n, absolute, drop_negative, factors, doubt):
-    """Masks of blocks side by side, from (top, left) on, but of those in doubt.
+@bare
+def descend_short(how, work, Q, m, n, absolute, drop_negative, doubt):
+    """Masks of the exact scores Q of blocks side by side, but of those in doubt.
 
     work: its last two are the state of the descent and ``bits[i, l]``, row i of the mask of lane l.
     """
     sort, nearest_keys, descend = how
-    keys, strip, lost, nearest, state, bits = work
-    limit = _load(W, top, left, m, absolute, factors, strip, lost, keys)
-    call_sort(sort, (keys,))
+    keys, place, lost, nearest, state, bits = work
+    limit = _keys_of(Q, absolute, place, lost, keys)
+    call_sort(sort, (keys.view(np.float32),))
     call_nearest(nearest_keys, (keys, m * m, nearest))
     call_descend(descend, (keys, m * m, n, limit if drop_negative else 2**32, state))
     _read_bits(state, m, bits)
     for l in range(LANES):
-        rest = np.int32(0)
-        for j in range(m):
-            rest |= lost[l * m + j]
-        doubt[l] = (rest != 0) & (nearest[l] < 256)  # the same leading bits
+        doubt[l] = (lost[l] != 0) & (nearest[l] < 256)  # the same leading bits
 
 
 @functools.cache
-def short_kernels():
+def short_kernels(m):
     """Return the kernels that sort keys, compare neighbours and go down, as arguments."""
-    scope = {"np": np, "__name__": __name__}
+    scope = {"np": np, "apart": apart, "use_widest": use_widest, "__name__": __name__}
     with COMPILING:
         nearest = compiled(_nearest_source(), "nearest", __file__, scope, NEAREST)
         descend = compiled(_descend_source(), "descend", __file__, scope, DESCEND)
-        sort = sort_kernel(types.int32, LANES)
+        sort = sort_kernel(types.float32, LANES, sort_size(m * m))
         pairs = (sort, SORT), (nearest, NEAREST), (descend, DESCEND)
         return tuple(address(kernel, signature) for kernel, signature in pairs)

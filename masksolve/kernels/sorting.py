@@ -9,9 +9,10 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, compiled
+from .compiling import COMPILING, compiled, jit
+from .hints import use_widest
 
-__all__ = ["RUN", "sort_kernel", "sort_signature"]
+__all__ = ["sort_kernel", "sort_signature", "sort_size"]
 
 RUN = 16  # keys that a straight-line network holds in registers
 
@@ -38,29 +39,49 @@ def _merging(size):
     return pairs
 
 
-def _straight(name, pairs, key, lanes):
-    """Kernel ``(keys, first, last, step, turn)``: each step-th run of keys[first:last] through a network.
+def _compare(i, j, down):
+    """The smaller key to a_i, or with `down` the larger."""
+    first, second = ("max", "min") if down else ("min", "max")
+    return f"a{i}, a{j} = {first}(a{i}, a{j}), {second}(a{i}, a{j})"
 
-    turn = 0 sorts upwards, turn = -1 downwards: it turns round the order of all integers.
+
+def _network_source(distance, pairs, down, indent):
+    """Lines that put keys from `at` on, so far apart, through comparators.
+
+    The distances are written out, so that LLVM sees that it may take many keys at once.
     """
-    load = [f"a{k} = key(keys[at + np.uint64({k * lanes})] ^ turn)" for k in range(RUN)]
-    work = [f"a{i}, a{j} = min(a{i}, a{j}), max(a{i}, a{j})" for i, j in pairs]
-    save = [f"keys[at + np.uint64({k * lanes})] = a{k} ^ turn" for k in range(RUN)]
-    body = "\n            ".join(load + work + save)
+    ways = range(max(j for _, j in pairs) + 1)
+    load = [f"a{k} = keys[at + np.uint64({k * distance})]" for k in ways]
+    work = [_compare(i, j, down) for i, j in pairs]
+    save = [f"keys[at + np.uint64({k * distance})] = a{k}" for k in ways]
+    return ("\n" + indent * " ").join(load + work + save)
+
+
+def _straight(name, pairs, key, lanes, down):
+    """Kernel ``(keys, first, last, step)``: each step-th run of keys[first:last] through a network."""
+    name = f"{name}_{'down' if down else 'up'}_{lanes}"
     source = f"""
-def {name}_{lanes}(keys, first, last, step, turn):
+def {name}(keys, first, last, step):
+    use_widest()
     for start in range(first, last, step * {RUN * lanes}):
         for l in range(np.uint64({lanes})):
             at = np.uint64(start) + l
-            {body}
+            {_network_source(lanes, pairs, down, 12)}
 """
-    signature = types.void(key[::1], types.int64, types.int64, types.int64, key)
-    return compiled(source, f"{name}_{lanes}", __file__, _scope(key), signature)
+    signature = types.void(key[::1], types.int64, types.int64, types.int64)
+    return compiled(source, name, __file__, _SCOPE, signature)
 
 
-def _scope(key, **kernels):
-    # Without a cast Numba makes int64 of all that it computes with int32.
-    return {"np": np, "key": np.dtype(str(key)).type, "__name__": __name__, **kernels}
+_SCOPE = {"np": np, "use_widest": use_widest, "__name__": __name__}
+
+
+@jit
+def sort_size(keys):
+    """How many keys a kernel sorts that is to sort so many."""
+    size = RUN
+    while size < keys:
+        size *= 2
+    return size
 
 
 def sort_signature(key):
@@ -68,33 +89,52 @@ def sort_signature(key):
     return types.void(key[::1])
 
 
+def _merge_source(half, lanes, down):
+    """Lines that merge two runs of `half` keys from `start` on, one upwards, the other downwards."""
+    lines, d = [], half
+    while d >= RUN:
+        two = d >= 2 * RUN  # two strides at once: less to load and to store
+        pairs = [(0, 2), (1, 3), (0, 1), (2, 3)] if two else [(0, 1)]
+        d = d // 2 if two else d
+        lines += [
+            f"for s in range(start, start + {2 * half * lanes}, {d * lanes * (4 if two else 2)}):",
+            f"    for t in range(np.uint64({d * lanes})):",
+            "        at = np.uint64(s) + t",
+            f"        {_network_source(d * lanes, pairs, down, 24)}",
+        ]
+        d //= 2
+    lines.append(f"merge_{'down' if down else 'up'}(keys, start, start + {2 * half * lanes}, 1)")
+    return "\n                ".join(lines)
+
+
 @functools.cache
-def sort_kernel(key, lanes):
-    """Compile the sort of `lanes` lanes of keys of a Numba integer type; a register holds them."""
-    source = f"""
-def sort_{lanes}(keys):
-    # Invariant: before each round the runs of `half` keys are sorted, upwards and downwards in turn.
-    size, run = len(keys), {RUN * lanes}  # no slices in here: each would touch an atomic reference count
-    sort_runs(keys, 0, size, 2, key(0))
-    sort_runs(keys, run, size, 2, key(-1))
-    half = run
+def sort_kernel(key, lanes, size):
+    """Compile the sort of `size` keys of a Numba type on `lanes` lanes, a power of two, `RUN` or more.
+
+    Processors find the smaller of two floats faster than that of two integers.
+    """
+    whole, half, merges = size * lanes, RUN, ""
     while half < size:
-        for start in range(0, size, 2 * half):
-            turn = -(start // (2 * half) % 2)
-            d = half
-            while d >= run:
-                up, down = (0, d) if turn == 0 else (d, 0)
-                for s in range(start, start + 2 * half, 2 * d):
-                    low, high = np.uint64(s + up), np.uint64(s + down)
-                    for t in range(np.uint64(d)):
-                        a, b = keys[low + t], keys[high + t]
-                        keys[low + t], keys[high + t] = min(a, b), max(a, b)
-                d //= 2
-            merge_runs(keys, start, start + 2 * half, 1, key(turn))
+        both = 2 * half * lanes
+        merges += f"""
+    for start in range(0, {whole}, {both}):
+            if start & {both}:
+                {_merge_source(half, lanes, True)}
+            else:
+                {_merge_source(half, lanes, False)}"""
         half *= 2
+    name = f"sort_{lanes}_{size}"
+    source = f"""
+def {name}(keys):
+    use_widest()
+    # Invariant: before each merge its runs are sorted, upwards and downwards in turn.
+    sort_up(keys, 0, {whole}, 2)
+    sort_down(keys, {RUN * lanes}, {whole}, 2){merges}
 """
     with COMPILING:
-        sort_runs = _straight("sort_runs", _sorting(RUN), key, lanes)
-        merge_runs = _straight("merge_runs", _merging(RUN), key, lanes)
-        scope = _scope(key, sort_runs=sort_runs, merge_runs=merge_runs)
-        return compiled(source, f"sort_{lanes}", __file__, scope, sort_signature(key))
+        straight = {
+            f"{name}_{way}": _straight(name, pairs, key, lanes, way == "down")
+            for name, pairs in (("sort", _sorting(RUN)), ("merge", _merging(RUN)))
+            for way in ("up", "down")
+        }
+        return compiled(source, name, __file__, _SCOPE | straight, sort_signature(key))

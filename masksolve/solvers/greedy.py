@@ -11,7 +11,6 @@ from ..errors import UnsupportedError
 from ..kernels import greedy as kernel
 from ..pattern import Degree, Pattern
 from ..solution import BlockSolution
-from .widening import widened_strips
 
 __all__ = ["cover_refuses", "solve", "solve_cover", "solve_matrix"]
 
@@ -58,10 +57,7 @@ def solve_matrix(
 ) -> bool:
     """Do the same for a matrix of raw scores in one pass; see `masksolve.methods.MatrixSolver`."""
     n, m, exact = pattern.n, pattern.m, degree == "exact"
-    return all(
-        kernel.solve_band(strip, n, m, part, absolute, not exact, exact)
-        for strip, part in widened_strips(scores, mask, m)
-    )
+    return bool(kernel.solve_band(scores, n, m, mask, absolute, not exact, exact))
 
 
 def solve_cover(blocks: NDArray[np.int64], n: int, degree: Degree) -> BlockSolution:

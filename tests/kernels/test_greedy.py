@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numba import config
+from numba import config, njit
 
 from masksolve.kernels import greedy, short_keys
 from masksolve.scores import to_fixed_point
@@ -231,17 +231,20 @@ def test_a_close_pair_is_told_apart_wherever_it_stands():
     assert (mask.reshape(16, -1, 16).swapaxes(0, 1) == expected).all()
 
 
+@njit
+def descend_short(*arguments):
+    short_keys.descend_short(*arguments)
+
+
 def test_scores_that_are_close_are_left_in_doubt():
     """Of the matrices of the test above some blocks go the one way and some the other."""
     rng = np.random.default_rng(24)
     m = 16
-    factors = np.full((2, 16 * m), 2.0**18)
     for W, some in zip(close_scores(rng, (m, 16 * m), m), (14, 8, 0), strict=True):
-        factors[0] = 2.0 ** (20 - np.frexp(np.abs(W).reshape(m, 16, m).max((0, 2)))[1]).repeat(m)
-        factors[1] = 2.0**20
+        q, _ = to_fixed_point(W.reshape(m, 16, m).swapaxes(0, 1), absolute=True)
+        lanes = np.ascontiguousarray(q.reshape(16, m * m).T, dtype=np.float64)
         work, doubt = short_keys.short_scratch(m), np.zeros(16, bool)
-        kernels = short_keys.short_kernels()
-        short_keys.descend_short(kernels, work, W, 0, 0, m, 8, True, False, factors, doubt)
+        descend_short(short_keys.short_kernels(m), work, lanes, m, 8, True, False, doubt)
         assert some <= doubt.sum() < 16
 
 
