@@ -183,7 +183,7 @@ def _tame(UI, VI, at_most):
         for j in range(len(VI)):
             low, high = min(low, VI[j, l]), max(high, VI[j, l])
             wild |= (min(UI[j, l], VI[j, l]) < -FINEST) | (max(UI[j, l], VI[j, l]) > FINEST)
-        near = max(-low, high) <= LARGEST
+        near = low >= -LARGEST and high <= LARGEST
         middle = np.int64(0) if at_most or wild or near else (low + high) >> 1
         for j in range(len(VI)):
             u, v = (np.int64(0), np.int64(0)) if wild else (UI[j, l], VI[j, l])

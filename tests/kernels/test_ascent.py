@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from numba import config, njit
+from numba import config, njit, types
 
 from masksolve.kernels import ascent
-from masksolve.kernels.lines import LANES, network
+from masksolve.kernels.lines import LANES, network, prove_kernel, prove_signature
 from masksolve.kernels.paths import path_scratch
+from masksolve.kernels.pointers import address
 from masksolve.residual import block_objective, find_potentials, first_bad_line, weak_bound
 from masksolve.scores import to_fixed_point
 
@@ -111,10 +112,20 @@ def test_a_warm_start_from_anywhere_is_as_good(n, m, name, at_most):
         assert proven(q, mask, u, v, n, at_most) == objective
 
 
-@pytest.mark.parametrize("name", ["gauss", "ties", "constant"])
+def with_specks(W, m):
+    """Some blocks get one entry so small that float32 cannot tell whether equal residuals are ties."""
+    W = W.copy()
+    W[::m, :: 2 * m] = 2.0**-30
+    return W
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["gauss", "ties", "constant", "specks"])
 @pytest.mark.parametrize(("n", "m"), [(1, 2)] if PLAIN else [(1, 4), (4, 8), (8, 16)])
-def test_a_block_does_not_depend_on_its_neighbours(n, m, name):
-    W = family(name, (2 * m, (LANES + 3) * m), 3)
+def test_a_block_does_not_depend_on_its_neighbours(n, m, name, dtype):
+    shape = 2 * m, (LANES + 3) * m
+    W = with_specks(family("ties", shape, 3), m) if name == "specks" else family(name, shape, 3)
+    W = W.astype(dtype)
     together = solve_band(W, n, m)
     for row, column in ((0, 0), (0, 5), (1, LANES), (1, LANES + 2)):
         part = W[row * m : (row + 1) * m, column * m : (column + 1) * m]
@@ -197,6 +208,69 @@ def test_zeros_are_not_worth_keeping_even_tilted():
     W = family("sparse", (160, 1600)).astype(np.float32)
     mask = np.zeros(W.shape, bool)
     assert ascent.solve_band(W, 8, 16, mask, at_most=True) < 0.05 * W.size / 256
+
+
+@njit
+def call_prove(kernel, arguments):
+    ascent.call_prove(kernel, arguments)
+
+
+def prove(m, quick, *question):
+    """Bits, row prices, done and doubt of a proof of float32 scores."""
+    bits, UI = np.zeros((m, LANES), np.uint64), np.zeros((m, LANES), np.int64)
+    done, doubt = np.zeros(LANES, bool), np.zeros(LANES, bool)
+    short = np.zeros(LANES, np.float32), np.zeros((m, LANES), np.uint32)
+    kernel = prove_kernel(m, types.float32, quick)
+    pointer = address(kernel, prove_signature(types.float32))
+    call_prove(pointer, (*question, short, bits, UI, done, doubt))
+    return bits, UI, done, doubt
+
+
+@pytest.mark.parametrize("at_most", [False, True])
+@pytest.mark.parametrize(
+    ("n", "m"), [(1, 2), (2, 5)] if PLAIN else [(2, 5), (4, 8), (8, 16), (5, 32)]
+)
+def test_the_quick_proof_is_the_exact_one(n, m, at_most):
+    """On prices that prove a mask, and on others near them."""
+    rng = np.random.default_rng(m)
+    proofs = 0
+    for scores in (rng.standard_normal((LANES, m, m)), rng.integers(0, 6, (LANES, m, m))):
+        W = np.ascontiguousarray(scores.swapaxes(0, 1).reshape(m, -1)).astype(np.float32)
+        _, u, v = solve_band(W, n, m, at_most=at_most)
+        q, _ = to_fixed_point(to_blocks(W, m))
+        Q = np.ascontiguousarray(q.reshape(LANES, -1).T).astype(np.float32)
+        VF = np.ascontiguousarray(v.T).astype(np.float32)
+        VF[0, ::3] += np.float32(2.0**37)
+        U, VI = np.ascontiguousarray(u.T).astype(np.float32), VF.astype(np.int64)
+        question = Q, U, VF, Q, np.ones(LANES, np.int64), VI, VF, n, at_most
+        bits, UI, done, doubt = prove(m, True, *question)
+        exact_bits, _, exact, none = prove(m, False, *question)
+        assert not none.any()
+        assert (bits == exact_bits).all()
+        assert (done == exact)[~doubt].all()
+        assert not (exact & ~done).any(), "what is proven is proven, or in doubt"
+        for lane in np.flatnonzero(done & ~doubt):
+            mask = np.array(
+                [[int(word) >> j & 1 for j in range(m)] for word in bits[:, lane]], bool
+            )
+            proven(q[[lane]], mask[None], UI[None, :, lane], VI[None, :, lane], n, at_most)
+            proofs += 1
+    assert 0 < proofs < 2 * LANES
+
+
+def test_the_quick_proof_doubts_what_float32_cannot_tell():
+    """Row 0 keeps t and leaves out t: with prices of 1 their order is lost when t - 1 is rounded."""
+    S = np.repeat(np.float32([1, 0, 0, 1])[:, None], LANES, axis=1)
+    U, V = np.full((2, LANES), np.float32(0.5)), np.zeros((2, LANES), np.float32)
+    for t, doubted in ((2**30, True), (2**20, False)):
+        Q = np.repeat(np.float32([t, t, 0, t])[:, None], LANES, axis=1)
+        for kept_price, other_price, optimal in ((0, 0, True), (0, 1, True), (1, 0, False)):
+            VI = np.repeat(np.array([[kept_price], [other_price]]), LANES, axis=1)
+            question = S, U, V, Q, np.ones(LANES, np.int64), VI, VI.astype(np.float32), 1, False
+            _, _, done, doubt = prove(2, True, *question)
+            assert (doubt == doubted).all()
+            assert doubted or (done == optimal).all()
+            assert (prove(2, False, *question)[2] == optimal).all()
 
 
 @njit
