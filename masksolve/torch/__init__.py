@@ -27,6 +27,7 @@ from .models import (
     sparsify,
 )
 from .mvue import MVUELinear, mvue_2_4, mvue_2_4_outcomes, mvue_linear
+from .on_device import DeviceSolution, find_masked, solve_on_device
 from .reconstruction import LayerReconstruction, ReconstructionReport, reconstruct
 from .search import TensorSolution, find_mask, solve
 from .semi_structured import LayerExecution, SparseLinear, execution_report
@@ -38,6 +39,7 @@ __all__ = [
     "ConversionReport",
     "DecayRun",
     "DecaySearch",
+    "DeviceSolution",
     "LayerCheck",
     "LayerConversion",
     "LayerExecution",
@@ -60,6 +62,7 @@ __all__ = [
     "desparsify",
     "execution_report",
     "find_mask",
+    "find_masked",
     "geglu",
     "masked_layers",
     "mvue_2_4",
@@ -67,6 +70,7 @@ __all__ = [
     "mvue_linear",
     "reconstruct",
     "solve",
+    "solve_on_device",
     "sparsify",
     "swiglu",
     "tune_decay",

@@ -22,7 +22,7 @@ from ..solution import MaskSolution
 from ..tiling import Remainder, make_tiling
 from .distributed import is_sharded
 
-__all__ = ["TensorSolution", "find_mask", "solve"]
+__all__ = ["TensorSolution", "find_mask", "solve", "triton_kernels"]
 
 #: Pattern, method, backend, degree, absolute, axes, remainder, workers: what the operator takes.
 _Call = tuple[int, int, str, str | None, str, bool, list[int], str, int | None]
@@ -165,7 +165,10 @@ def _find(
     return torch.from_numpy(mask).to(scores.device)
 
 
-@torch.library.custom_op("masksolve::find_mask", mutates_args=())
+# It looks at the device once, for scores that are not finite: no part of a CUDA graph.
+@torch.library.custom_op(
+    "masksolve::find_mask", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,)
+)
 def _find_mask(
     scores: Tensor,
     n: int,
@@ -198,15 +201,28 @@ def _find_by_kernels(scores: Tensor, *call: Any) -> Tensor:
         return mask
     if backend != "triton":
         return _find(scores, *checked)
-    if kernels is None:
-        raise MissingDependencyError(
-            "backend 'triton' needs the package triton, which cannot be imported; "
-            "pip install triton"
-        )
+    triton_kernels()
     raise UnsupportedError(
         f"backend 'triton' has no kernel for method={method!r} and degree={degree!r} at {n}:{m}, "
         f"scores of dtype {scores.dtype}; leave backend out, and the CPU finds the mask"
     )
+
+
+def triton_kernels() -> Any:
+    """Return the module that chooses kernels.
+
+    Raises
+    ------
+    MissingDependencyError
+        Triton cannot be imported.
+    """
+    kernels = _kernels()
+    if kernels is None:
+        raise MissingDependencyError(
+            "kernels on the device need the package triton, which cannot be imported; "
+            "pip install triton"
+        )
+    return kernels
 
 
 @cache

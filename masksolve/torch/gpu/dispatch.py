@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...pattern import Pattern
 from ...scores import nonfinite_error
-from ...tiling import make_tiling
+from ...tiling import Tiling, make_tiling
 from .blocks import LARGEST_M
 
-__all__ = ["choose", "find_mask"]
+__all__ = ["as_matrices", "choose", "find_mask", "find_masked", "solve"]
 
 _DTYPES = torch.float16, torch.bfloat16, torch.float32
 
@@ -63,8 +64,7 @@ def find_mask(
     kernel = choose(scores, n, m, method, degree)
     tiling = make_tiling(tuple(scores.shape), m, axes=axes, remainder=remainder)
     scores = scores.detach().resolve_neg()
-    moved = scores.movedim(tiling.axes, (-2, -1))
-    matrices = moved.reshape(prod(tiling.batch_shape), *tiling.matrix_shape)
+    matrices = as_matrices(scores, tiling)
     exact = degree == "exact"
     options: dict[str, Any] = {"exact": exact, "absolute": absolute}
     if kernel == "trivial":
@@ -75,13 +75,64 @@ def find_mask(
         found, _, bad = _kernel(kernel)(matrices, n, m, absolute=absolute)
     else:
         found, bad = _kernel(kernel)(matrices, n, m, **options)
+    _refuse_bad(bad, scores)
+    return _like(found, scores, tiling)
+
+
+def find_masked(weight: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor]:
+    """Find the 2:4 mask of a weight and the masked weight, in one pass; errors as in `find_mask`."""
+    weight = weight.detach().resolve_neg()
+    found, masked, bad = _kernel("two_four")(as_matrices(weight, tiling), masked=True)
+    _refuse_bad(bad, weight)
+    return _like(found, weight, tiling), _like(masked, weight, tiling)
+
+
+def solve(
+    scores: Tensor,
+    pattern: Pattern,
+    tiling: Tiling,
+    absolute: bool,
+    start: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Find optimal masks by the flow kernel, from column prices and a mask if given.
+
+    Returns
+    -------
+    mask, prices, finite, matrices : Tensor
+        In the shape of `scores`; (blocks, m); whether all scores are finite; the scores as matrices.
+    """
+    from .flow import Start
+
+    scores = scores.resolve_neg()
+    matrices = as_matrices(scores, tiling)
+    begin = None
+    if start is not None:
+        begin = Start(start[0].contiguous(), as_matrices(start[1], tiling).contiguous())
+    found, prices, bad = _kernel("flow")(
+        matrices, pattern.n, pattern.m, absolute=absolute, start=begin, want_prices=True
+    )
+    return _like(found, scores, tiling), prices, bad[0] == 0, matrices
+
+
+def as_matrices(tensor: Tensor, tiling: Tiling) -> Tensor:
+    """Return a tensor as the matrices (K, R, C) that kernels take."""
+    moved = tensor.movedim(tiling.axes, (-2, -1))
+    return moved.reshape(prod(tiling.batch_shape), *tiling.matrix_shape)
+
+
+def _like(found: Tensor, scores: Tensor, tiling: Tiling) -> Tensor:
+    """Return matrices in the shape and memory order of the scores."""
+    shape = *tiling.batch_shape, *tiling.matrix_shape
+    turned = found.reshape(shape).movedim((-2, -1), tiling.axes)
+    like = torch.empty_like(scores, dtype=found.dtype, device="meta")
+    if turned.stride() == like.stride():
+        return turned
+    return torch.empty_like(scores, dtype=found.dtype).copy_(turned)
+
+
+def _refuse_bad(bad: Tensor, scores: Tensor) -> None:
     if bad.item():
         raise nonfinite_error(scores.float().cpu().numpy())
-    mask = found.reshape(moved.shape).movedim((-2, -1), tiling.axes)
-    like = torch.empty_like(scores, dtype=torch.bool, device="meta")
-    if mask.stride() == like.stride():
-        return mask
-    return torch.empty_like(scores, dtype=torch.bool).copy_(mask)
 
 
 def _kernel(name: str | None) -> Any:

@@ -20,13 +20,15 @@ Each program takes a few blocks, whose loops end when the last of them is done. 
 order in which programs run, so the same scores have the same mask.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 
 from .blocks import count, entries, grid_of, load_finite, padded
 
-__all__ = ["find_masks"]
+__all__ = ["Start", "find_masks"]
 
 _FAR = tl.constexpr(2**30 + 2**29)
 #: Half of the bracket in which prices are sought after the first round: a 16th of the largest score.
@@ -71,8 +73,11 @@ def _ascend(q, u, v, inside, real, NEAR: tl.constexpr, n: tl.constexpr, STEPS: t
 
 
 @triton.jit
-def _largest(values, inside, n: tl.constexpr):
-    """The n largest values of every row; of equal ones the first."""
+def _largest(values, inside, before, n: tl.constexpr, SIZE: tl.constexpr):
+    """The n largest values of every row; of equal ones those in `before`, then from the diagonal on.
+
+    From the first on, all rows would keep the same columns where all values are equal.
+    """
     low = tl.min(tl.where(inside, values, 2**29), axis=2) - 1
     high = tl.max(tl.where(inside, values, -(2**29)), axis=2)
     while tl.max(tl.max(high - low, axis=1), axis=0) > 1:
@@ -80,8 +85,23 @@ def _largest(values, inside, n: tl.constexpr):
     # Now n values are above `high`, or those that are missing equal it.
     above = inside & (values > high[:, :, None])
     equal = inside & (values == high[:, :, None])
+    first, other = equal & before, equal & ~before
+    line = tl.arange(0, SIZE)
+    left = (line[None, :] < line[:, None])[None, :, :]  # of the diagonal
+    place = tl.cumsum(other.to(tl.int32), axis=2) - count(other & left, 2)[:, :, None]
+    place += tl.where(left, count(other, 2)[:, :, None], 0)
+    place += count(first, 2)[:, :, None]
+    place = tl.where(first, tl.cumsum(first.to(tl.int32), axis=2), place)
     room = n - count(above, 2)
-    return above | (equal & (tl.cumsum(equal.to(tl.int32), axis=2) <= room[:, :, None]))
+    return above | (equal & (place <= room[:, :, None]))
+
+
+@triton.jit
+def _choose(q, v, inside, real, before, n: tl.constexpr, SIZE: tl.constexpr):
+    """Residuals for column prices, the n largest of each row, and what columns have too much of."""
+    r = tl.where(inside, q - v[:, None, :], -_FAR)
+    x = _largest(r, inside, before, n, SIZE)
+    return r, x, tl.where(real, tl.sum(x.to(tl.int32), axis=1) - n, 0)
 
 
 @triton.jit
@@ -98,11 +118,12 @@ def _exponent(scores):
 
 @triton.jit
 def _solve(
-    scores, mask, prices, start, bad,
+    scores, mask, prices, start, old, paths, bad,
     blocks, grid_rows, grid_columns, rows, columns,
     stride_matrix, stride_row, stride_column,
     n: tl.constexpr, m: tl.constexpr, SIZE: tl.constexpr, BLOCKS: tl.constexpr,
     ROUNDS: tl.constexpr, ABSOLUTE: tl.constexpr, WARM: tl.constexpr, PRICES: tl.constexpr,
+    COUNT: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
     matrix, row, column, own = entries(
@@ -126,8 +147,10 @@ def _solve(
     real = (line < m)[None, :]
     inside = real[:, :, None] & real[:, None, :]
     v = tl.zeros((BLOCKS, SIZE), tl.int32)
+    before = tl.zeros((BLOCKS, SIZE, SIZE), tl.int1)
     priced = (block < blocks)[:, None] & real
     price = block[:, None] * m + line[None, :]
+    target = (matrix * rows + row) * columns + column
     unit = (
         1 / scale[0].reshape(BLOCKS, 1).to(tl.float64) / scale[1].reshape(BLOCKS, 1).to(tl.float64)
     )
@@ -135,13 +158,21 @@ def _solve(
         begin = tl.load(start + price, mask=priced, other=0) / unit
         begin = tl.minimum(tl.maximum(begin, -(2.0**25)), 2.0**25)
         v = tl.floor(begin + 0.5).to(tl.int32)
-    u, v = _ascend(q, tl.zeros((BLOCKS, SIZE), tl.int32), v, inside, real, _FAR // 2, n, 8)
-    for _ in tl.static_range(ROUNDS - 1):
-        u, v = _ascend(q, u, v, inside, real, _NEAR, n, 6)
-
-    r = tl.where(inside, q - v[:, None, :], -_FAR)
-    x = _largest(r, inside, n)
-    surplus = tl.where(real, tl.sum(x.to(tl.int32), axis=1) - n, 0)
+        before = tl.load(old + target, mask=own, other=0) != 0
+        r, x, surplus = _choose(q, v, inside, real, before, n, SIZE)
+        if tl.max(tl.max(surplus, axis=1), axis=0) > 0:
+            u = tl.zeros((BLOCKS, SIZE), tl.int32)
+            u, v = _ascend(q, u, v, inside, real, _FAR // 2, n, 8)
+            for _ in tl.static_range(ROUNDS - 1):
+                u, v = _ascend(q, u, v, inside, real, _NEAR, n, 6)
+            r, x, surplus = _choose(q, v, inside, real, before, n, SIZE)
+    else:
+        u = tl.zeros((BLOCKS, SIZE), tl.int32)
+        u, v = _ascend(q, u, v, inside, real, _FAR // 2, n, 8)
+        for _ in tl.static_range(ROUNDS - 1):
+            u, v = _ascend(q, u, v, inside, real, _NEAR, n, 6)
+        r, x, surplus = _choose(q, v, inside, real, before, n, SIZE)
+    taken = tl.zeros((BLOCKS,), tl.int32)
     while tl.max(tl.max(surplus, axis=1), axis=0) > 0:
         distance = tl.where(surplus > 0, 0, _FAR)
         reached = tl.full((BLOCKS, SIZE), _FAR, tl.int32)  # rows
@@ -165,6 +196,7 @@ def _solve(
         short = tl.where(surplus < 0, distance, _FAR)
         length, at = tl.min(short, axis=1, return_indices=True)
         going = tl.max(surplus, axis=1) > 0
+        taken += going.to(tl.int32)
         raised = tl.where(going[:, None] & real, tl.minimum(distance, length[:, None]), 0)
         v -= raised
         r = tl.where(inside, r + raised[:, None, :], r)
@@ -181,9 +213,18 @@ def _solve(
             going &= tl.sum(tl.where(there_now, surplus, 0), axis=1) <= 0
         surplus = tl.where(real, tl.sum(x.to(tl.int32), axis=1) - n, 0)
 
-    tl.store(mask + (matrix * rows + row) * columns + column, x.to(tl.int8), mask=own)
+    tl.store(mask + target, x.to(tl.int8), mask=own)
+    if COUNT:
+        tl.store(paths + block, taken, mask=block < blocks)
     if PRICES:
         tl.store(prices + price, v.to(tl.float64) * unit, mask=priced)
+
+
+class Start(NamedTuple):
+    """Where a search may begin: column prices (blocks, m) float64 and a mask (K, R, C), contiguous."""
+
+    prices: torch.Tensor
+    mask: torch.Tensor
 
 
 def find_masks(
@@ -192,8 +233,9 @@ def find_masks(
     m: int,
     *,
     absolute: bool = True,
-    start: torch.Tensor | None = None,
+    start: Start | None = None,
     want_prices: bool = False,
+    paths: torch.Tensor | None = None,
     blocks_each: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Find the masks of matrices.
@@ -206,9 +248,12 @@ def find_masks(
         0 < n < m <= 32.
     absolute : bool
         Take magnitudes.
-    start : (blocks, m) float64 Tensor, optional
-        Column prices of an earlier search, contiguous: fewer rounds of ascent.
+    start : Start, optional
+        An earlier answer for scores like these: where its prices still prove a mask, that is all;
+        else the ascent begins with them.
     want_prices : bool
+    paths : (blocks,) int32 Tensor, optional
+        Gets the number of augmenting paths that each block took.
     blocks_each : int, optional
         Blocks to a program, a power of 2.
 
@@ -226,12 +271,13 @@ def find_masks(
     prices = (
         torch.empty(grid[0], m, dtype=torch.float64, device=scores.device) if want_prices else None
     )
+    begin, old = (None, None) if start is None else (start.prices, start.mask.view(torch.int8))
     size, each, warps = padded(m, blocks_each)
     if mask.numel():
         _solve[(triton.cdiv(grid[0], each),)](
-            scores, mask.view(torch.int8), prices, start, bad, *grid, *scores.stride(),
-            n=n, m=m, SIZE=size, BLOCKS=each, ROUNDS=1 if start is not None else 3,
-            ABSOLUTE=absolute, WARM=start is not None, PRICES=want_prices,
+            scores, mask.view(torch.int8), prices, begin, old, paths, bad, *grid, *scores.stride(),
+            n=n, m=m, SIZE=size, BLOCKS=each, ROUNDS=2 if start is not None else 3,
+            ABSOLUTE=absolute, WARM=start is not None, PRICES=want_prices, COUNT=paths is not None,
             num_warps=warps, enable_fp_fusion=False,
         )  # fmt: skip
     return mask, prices, bad

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("triton")
 
 TYPES = {"scores": "*bf16", "mask": "*i8", "bad": "*i32"}
-PRICES = {"prices": "*fp64", "start": "*fp64"}
+PRICES = {"prices": "*fp64", "start": "*fp64", "old": "*i8", "paths": "*i32"}
 #: A launch makes constants of what is None, and of sizes and strides of 1.
 CONTIGUOUS = {"stride_column": 1}
 SINGLE = dict.fromkeys(["blocks", "grid_rows", "grid_columns", "rows", "columns"], 1) | CONTIGUOUS
@@ -28,7 +28,8 @@ def in_blocks(n, m, size, sizes):
 
 def flow(n, m, size, warm=False, sizes=CONTIGUOUS):
     """From prices and with prices, or neither."""
-    options = {"ROUNDS": 1 if warm else 3, "ABSOLUTE": not warm, "WARM": warm, "PRICES": warm}
+    options = {"ROUNDS": 2 if warm else 3, "ABSOLUTE": not warm}
+    options |= dict.fromkeys(["WARM", "PRICES", "COUNT"], warm)
     options |= in_blocks(n, m, size, sizes) | ({} if warm else dict.fromkeys(PRICES))
     return "flow", "_solve", TYPES | PRICES, options, max(1, size // 16)
 

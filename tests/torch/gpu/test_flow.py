@@ -10,7 +10,8 @@ import masksolve as ms
 
 from .cases import best, blocks_of, kept, kinds, many, matrices, views
 
-find_masks = pytest.importorskip("masksolve.torch.gpu.flow").find_masks
+flow = pytest.importorskip("masksolve.torch.gpu.flow")
+find_masks, Start = flow.find_masks, flow.Start
 
 PATTERNS = [(1, 2), (1, 3), (2, 3), (2, 4), (3, 5), (4, 8), (7, 8), (5, 12), (8, 16), (3, 17)]
 
@@ -115,17 +116,46 @@ def test_strides_and_programs_change_nothing(device):
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (3, 7)])
 def test_warm_start(n, m, device):
     W = kinds(2 * m, m)[[0, 1, 3, 5, 7, 9]]
-    _, prices, _ = find_masks(W.to(device), n, m, want_prices=True, blocks_each=many(64))
+    old, prices, _ = find_masks(W.to(device), n, m, want_prices=True, blocks_each=many(64))
     noise = torch.randn(W.shape, generator=torch.Generator().manual_seed(1))
     moved = (W * (1 + noise / 100)).clamp(-3e38, 3e38).to(device)
     nonsense = torch.full_like(prices, torch.inf).where(prices > 0, -prices * 1e9)
     for start in (prices, prices.roll(3, 0), nonsense):
         mask, again, bad = find_masks(
-            moved, n, m, start=start, want_prices=True, blocks_each=many(64)
+            moved, n, m, start=Start(start, old), want_prices=True, blocks_each=many(64)
         )
         assert not bad.item()
         assert_optimal(moved, mask, n, m)
         assert_proof(moved, mask, again, n, m)
+
+
+def paths_of(W, n, m, start=None):
+    """The answer, and how many augmenting paths each block took."""
+    blocks = W.shape[0] * -(-W.shape[1] // m) * -(-W.shape[2] // m)
+    paths = torch.full((blocks,), -1, dtype=torch.int32, device=W.device)
+    mask, prices, _ = find_masks(
+        W, n, m, start=start, want_prices=True, paths=paths, blocks_each=many(64)
+    )
+    assert (paths >= 0).all()
+    return Start(prices, mask), paths.double().mean().item()
+
+
+def test_the_ascent_leaves_little_to_paths(device):
+    W = torch.randn(40, 8, 8, generator=torch.Generator().manual_seed(0)).to(device)
+    _, few = paths_of(W, 4, 8)
+    assert few < 1  # 0.5; without the ascent, 4
+    for ties in (torch.zeros_like(W), torch.ones_like(W)):
+        assert paths_of(ties, 4, 8)[1] == 0, "rows that are all alike keep columns that differ"
+
+
+def test_what_old_prices_prove_is_only_looked_at(device):
+    kinds_of = kinds(8, 8)[[0, 1, 2, 3, 4, 5, 6, 9]].to(device)
+    first, some = paths_of(kinds_of, 4, 8)
+    again, none = paths_of(kinds_of, 4, 8, start=first)
+    assert some > 0
+    assert none == 0
+    assert torch.equal(again.mask, first.mask)
+    assert torch.equal(again.prices, first.prices)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
