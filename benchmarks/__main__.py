@@ -10,6 +10,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import datetime
 import platform
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -210,9 +211,16 @@ def training(
 def gpu(
     sizes: Annotated[str, typer.Option(help="Edges of the matrices.")] = "1024,4096,8192",
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 21,
+    only: Annotated[str, typer.Option(help="Groups, * allowed: FFN*,8192² bfloat16.")] = "*",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of all random numbers; drawn anew by default.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = _RESULTS,
 ) -> None:
-    """Measure mask search, gated activations and sparse training steps on a GPU."""
+    """Measure mask search, gated activations and sparse training steps on a GPU.
+
+    Results are written after every group. Exits with 1 if something is wrong or failed.
+    """
     import torch
 
     from . import gpu as room
@@ -220,19 +228,28 @@ def gpu(
     if not torch.cuda.is_available():
         raise typer.BadParameter("there is no GPU that PyTorch can use; this measures nothing else")
     console = Console(stderr=True)
-    with _progress(console) as tell:
-        records = room.measure(tuple(map(int, _split(sizes))), repeats, "cuda", tell)
+    seed = secrets.randbits(32) if seed is None else seed
+    records: list[dict[str, Any]] = []
     data = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(),
-        "versions": {**_versions(), "torch": torch.__version__},
-        "settings": {"repeats": repeats},
+        "versions": {**_versions(), "torch": torch.__version__, **room.versions()},
+        "settings": {"repeats": repeats, "seed": seed, "sizes": sizes, "only": only},
         "records": records,
     }
-    paths = room.write(data, out)
+    paths: list[Path] = []
+    with _progress(console) as tell:
+        edges = tuple(map(int, _split(sizes)))
+        for group in room.measure(edges, repeats, "cuda", tell, seed, _split(only)):
+            records += group
+            paths = room.write(data, out)
     for goal in room.reach(records):
         console.print(f"{goal.what}: {goal.verdict}", highlight=False)
+    bad = [record for record in records if record["status"] not in ("ok", "out of memory")]
+    for record in bad:
+        console.print(f"{record['group']}, {record['name']}: {record['status']}", highlight=False)
     console.print("Written: " + ", ".join(map(str, paths)), soft_wrap=True, highlight=False)
+    raise typer.Exit(1 if bad else 0)
 
 
 def _split(text: str) -> list[str]:

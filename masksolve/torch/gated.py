@@ -8,8 +8,10 @@ tensors that it gets, and there is nothing to fuse them with between two matrix 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
@@ -31,9 +33,17 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
     "silu": functional.silu,
 }
+#: What comes out times the derivative of an activation, of that and of what went in.
+_DERIVATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gelu": torch.ops.aten.gelu_backward,
+    "gelu_tanh": partial(torch.ops.aten.gelu_backward, approximate="tanh"),
+    "silu": torch.ops.aten.silu_backward,
+}
 _KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _KERNEL_DEVICES = ("cuda",)
 _HAS_TRITON = find_spec("triton") is not None
+#: Devices and dtypes for which Triton could not compile the kernels.
+_WITHOUT_KERNELS: set[tuple[torch.device, torch.dtype]] = set()
 
 
 def geglu(x: Tensor, value: Tensor | None = None, *, approximate: Approximate = "none") -> Tensor:
@@ -79,7 +89,9 @@ def geglu(x: Tensor, value: Tensor | None = None, *, approximate: Approximate = 
     float32 (float64 for float64), rounded once at the end, where PyTorch rounds the activation as
     well. The kernels walk whichever dimension is contiguous, the first of a transposed matrix such as
     a 2:4 sparse product returns, and the output has the layout of `x`, gradients that of what they
-    are the gradients of. Only leading dimensions that cannot be viewed as one are copied.
+    are the gradients of. Only leading dimensions that cannot be viewed as one are copied. Where Triton
+    cannot compile them (it finds no C compiler, or does not know the GPU), one warning for each
+    device and dtype says why, and PyTorch's operators compute the same.
 
     References
     ----------
@@ -274,11 +286,10 @@ class _Gated(torch.autograd.Function):
 
 @torch.library.custom_op("masksolve::gated", mutates_args=())
 def _forward(x: Tensor, value: Tensor | None, activation: str) -> Tensor:
-    from .gpu import gated
-
     gate, value = _halves(x, value)
     output = _empty_like(gate)
-    gated.forward(gate, value, output, activation=activation)
+    if not _launched("forward", gate, value, output, activation=activation):
+        output.copy_(_ACTIVATIONS[activation](gate) * value)
     return output
 
 
@@ -289,16 +300,45 @@ def _(x: Tensor, value: Tensor | None, activation: str) -> Tensor:  # noqa: ARG0
 
 @torch.library.custom_op("masksolve::gated_backward", mutates_args=())
 def _backward(gradient: Tensor, x: Tensor, value: Tensor | None, activation: str) -> list[Tensor]:
-    from .gpu import gated
-
     gradients = [_empty_like(tensor) for tensor in (x, value) if tensor is not None]
-    gated.backward(gradient, *_halves(x, value), *_halves(*gradients), activation=activation)
+    gate, value = _halves(x, value)
+    of_gate, of_value = _halves(*gradients)
+    if not _launched("backward", gradient, gate, value, of_gate, of_value, activation=activation):
+        of_gate.copy_(_DERIVATIVES[activation](gradient * value, gate))
+        of_value.copy_(gradient * _ACTIVATIONS[activation](gate))
     return gradients
 
 
 @_backward.register_fake
 def _(gradient: Tensor, x: Tensor, value: Tensor | None, activation: str) -> list[Tensor]:  # noqa: ARG001
     return [_empty_like(tensor) for tensor in (x, value) if tensor is not None]
+
+
+def _launched(kernel: str, *tensors: Tensor, activation: str) -> bool:
+    """Whether a kernel writes what it is to write: not if Triton could not compile it before."""
+    place = tensors[0].device, tensors[0].dtype
+    if place in _WITHOUT_KERNELS:
+        return False
+    try:
+        # Imported here: a Triton that is there, but broken, fails at that.
+        launchers = import_module(".gpu.gated", __package__)
+        getattr(launchers, kernel)(*tensors, activation=activation)
+    except (TypeError, ValueError):  # wrong arguments
+        raise
+    except Exception as error:  # of a compiler there are all kinds
+        # Not for good: memory that is short, or a graph in whose capture nothing can be compiled.
+        if any(words in str(error) for words in ("out of memory", "captur")):
+            raise
+        warnings.warn(
+            f"geglu and swiglu are computed by PyTorch's operators, in more passes over memory, in "
+            f"{place[1]} on {str(place[0])!r}, where Triton fails (said once): "
+            f"{type(error).__name__}: {error}",
+            UserWarning,
+            stacklevel=2,
+        )
+        _WITHOUT_KERNELS.add(place)
+        return False
+    return True
 
 
 def _empty_like(matrix: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ comes out column-major. Which layer runs so is decided at every call by one func
 from __future__ import annotations
 
 import functools
+import warnings
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._python_dispatch import _disable_current_modes
 
-from ..errors import OptionError
+from ..errors import OptionError, UnsupportedError
 from ..pattern import Pattern, as_integer
 from . import mvue
 from .layers import find_masked, some_masked
@@ -46,6 +48,9 @@ Execution = Literal["masked", "sparse"]
 _DEVICES = ("cuda",)
 _DTYPES = (torch.float16, torch.bfloat16)
 _CAPABILITY = (8, 0)
+
+#: Tokens of a trial: a multiple of 64, as kernels want them to compress a matrix.
+_TRIAL_TOKENS = 128
 
 
 # ---- the only place that calls PyTorch's kernels
@@ -158,56 +163,118 @@ KERNELS: dict[str, _Kernels] = {
 
 
 @functools.cache
-def _fault(kernels: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Say what is wrong with kernels on a device; empty if all they compute is right.
+def _fault(
+    kernels: str, device: torch.device, dtype: torch.dtype, outputs: int, inputs: int
+) -> str:
+    """Say what is wrong with kernels for weights of a size on a device; empty if they are right.
 
-    Layouts of packed matrices differ from one generation to the next, so each kind of product is
-    computed once in every process before one is relied upon: in integers, without rounding.
+    Layouts of packed matrices differ from one generation to the next, and what a kernel takes from
+    one size to the next, so each kind of product is computed once in every process before one is
+    relied upon. Verdicts are kept; what is raised is none, and the next call tries again.
     """
+    if _is_capturing():
+        raise UnsupportedError(
+            f"{kernels} has not been tried yet on weights of {outputs}×{inputs} in {dtype}, and "
+            f"cannot be while a CUDA graph is captured; call the model once before the capture"
+        )
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < _CAPABILITY:
         major, minor = torch.cuda.get_device_capability(device)
         return f"compute capability {major}.{minor} has no sparse tensor cores, 8.0 and later do"
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(low: int, high: int, *shape: int) -> Tensor:
-        return torch.randint(low, high + 1, shape, generator=generator).double()
-
-    def cast(matrix: Tensor) -> Tensor:
-        return matrix.to(device, dtype)
-
-    def same(found: Tensor, expected: Tensor) -> bool:
-        return torch.equal(found.double().cpu(), expected)
-
     try:
+        # Whatever the caller is in the midst of: inference, autocast, torch.compile's fake tensors.
         with (
+            _disable_current_modes(),
             torch.inference_mode(False),
             torch.no_grad(),
             torch.autocast(device.type, enabled=False),
         ):
-            shifts = draw(0, 3, 64, 32).long()
-            lines = torch.arange(4)
-            distance = (lines[:, None] - lines - shifts[:, :, None, None]) % 4
-            mask = (distance < 2).permute(0, 2, 1, 3).reshape(256, 128)
-            weight = mask * (draw(0, 1, 256, 128) * 2 - 1) * draw(1, 2, 256, 128)
-            rows, gradient, bias = draw(-1, 1, 192, 128), draw(-1, 1, 192, 256), draw(-1, 1, 256)
-            engine = KERNELS[kernels]
-            packed = engine.pack(cast(weight))
-            half = len(packed) // 2
-            forward = rows @ weight.T
-            right = [
-                same(engine.multiply(packed[:half], cast(rows), cast(bias)), forward + bias),
-                same(engine.multiply(packed[:half], cast(rows.T).T, None), forward),
-                same(engine.multiply(packed[half:], cast(gradient), None), gradient @ weight),
-                same(engine.multiply(engine.compress(cast(weight)), cast(rows), None), forward),
-            ]
+            right = _computes_right(KERNELS[kernels], device, dtype, outputs, inputs)
     except (RuntimeError, AttributeError) as error:
-        return f"{kernels} fails there: {str(error).splitlines()[0]}"
-    return "" if all(right) else f"{kernels} computes wrong products there"
+        if _is_out_of_memory(error):
+            raise
+        message, *_ = str(error).split("\n")
+        return f"{kernels} fails there: {message}"
+    return "" if right else f"{kernels} computes wrong products of {outputs}×{inputs} weights there"
+
+
+def _computes_right(
+    engine: _Kernels, device: torch.device, dtype: torch.dtype, outputs: int, inputs: int
+) -> bool:
+    """Whether kernels compute each kind of product of a layer to the last bit, in integers."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def draw(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(
+            low, high + 1, shape, dtype=torch.int8, device=device, generator=generator
+        )
+
+    def sign(*shape: int) -> Tensor:
+        return draw(0, 1, *shape) * 2 - 1
+
+    def sparse(rows: int, columns: int) -> Tensor:
+        lines = torch.arange(4, dtype=torch.int8, device=device)
+        shifts = draw(0, 3, rows // 4, 1, columns // 4, 1)
+        kept = (lines[:, None, None] - lines - shifts) % 4 < 2
+        return (kept.view(rows, columns) * sign(rows, columns) * draw(1, 2, rows, columns)).float()
+
+    def tokens(features: int) -> Tensor:
+        # Every feature in one token: each weight counts, and sums stay integers of 16-bit dtypes.
+        place = torch.arange(features, device=device) % _TRIAL_TOKENS
+        mine = place == torch.arange(_TRIAL_TOKENS, device=device)[:, None]
+        return (mine * sign(features)).float()
+
+    def product(packed: Sequence[Tensor], rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        found = engine.multiply(packed, rows, None if bias is None else bias.to(dtype))
+        return found.float()
+
+    # Sums of so small integers are exact in float32, by TF32 and by bfloat16 alike.
+    weight, estimate = sparse(outputs, inputs), sparse(outputs, _TRIAL_TOKENS)
+    bias = draw(-1, 1, outputs).float()
+    rows, gradient = tokens(inputs), tokens(outputs)
+    forward, backward = rows @ weight.T, gradient @ weight
+    by_rows, of_rows = rows.to(dtype), gradient.to(dtype)
+    by_columns, of_columns = (each.T.contiguous().T for each in (by_rows, of_rows))
+    packed = engine.pack(weight.to(dtype))
+    there, back = packed[: len(packed) // 2], packed[len(packed) // 2 :]
+    compressed = engine.compress(estimate.to(dtype))
+    return (
+        torch.equal(product(there, by_rows, bias), forward + bias)
+        and torch.equal(product(there, by_columns), forward)
+        and torch.equal(product(back, of_rows), backward)
+        and torch.equal(product(back, of_columns), backward)
+        and torch.equal(product(compressed, by_rows.T), rows.T @ estimate.T)
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was short, in the words of PyTorch, CUDA or cuSPARSE: another time it may do."""
+    said = str(error).lower()
+    words = ("out of memory", "allocation failed", "alloc_failed", "insufficient resources")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in said for word in words)
+
+
+def _is_capturing() -> bool:
+    """Whether a CUDA graph records what is called, to replay it later."""
+    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return in_use and torch.cuda.is_current_stream_capturing()
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _constant_fault(kernels: str, device: torch.device, dtype: torch.dtype) -> str:
-    return _fault(kernels, device, dtype)
+def _constant_fault(
+    kernels: str, device: torch.device, dtype: torch.dtype, outputs: int, inputs: int
+) -> str:
+    return _fault(kernels, device, dtype, outputs, inputs)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _warn_of_rejection(why: str) -> None:
+    """Say once for a reason that no kernels are used, which is slower than was asked for."""
+    _warn_once(f"layers with execution='sparse' compute with the masked weight instead: {why}")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=2)
 
 
 # ---- products and gradients
@@ -259,18 +326,24 @@ def _(
 
 
 class _SparseLinear(torch.autograd.Function):
+    """By a weight that is packed, or is one matrix to pack; where there is none, it is packed here.
+
+    It is then packed forward and again backward, and nothing is kept in between.
+    """
+
     @staticmethod
     def forward(
         input: Tensor,  # noqa: A002
-        dense: Tensor,  # noqa: ARG004
+        dense: Tensor,
         bias: Tensor | None,
-        mask: Tensor,  # noqa: ARG004
+        mask: Tensor,
         static: bool,  # noqa: ARG004
         decay: float,  # noqa: ARG004
         estimator: Estimator | None,  # noqa: ARG004
         kernels: str,
         *weight: Tensor,
     ) -> Tensor:
+        weight = weight or _pack(dense, mask, input.dtype, kernels)
         output = _multiply(kernels, weight, _matrix(input), bias, False)
         return _no_view(output.view(*input.shape[:-1], output.shape[-1]))
 
@@ -279,10 +352,11 @@ class _SparseLinear(torch.autograd.Function):
         input, dense, _, mask, ctx.static, ctx.decay, ctx.estimator, ctx.kernels, *weight = inputs  # noqa: A001
         of_input, of_weight, *_ = ctx.needs_input_grad
         ctx.dtype = dense.dtype
+        to_pack = of_input and not weight
         ctx.save_for_backward(
             input if of_weight else None,
-            dense if of_weight and ctx.decay else None,
-            mask if of_weight and (ctx.static or ctx.decay) else None,
+            dense if to_pack or (of_weight and ctx.decay) else None,
+            mask if to_pack or (of_weight and (ctx.static or ctx.decay)) else None,
             *(weight if of_input else ()),
         )
 
@@ -293,6 +367,7 @@ class _SparseLinear(torch.autograd.Function):
         leading, gradient = gradient.shape[:-1], _matrix(gradient)
         of_input = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
+            weight = weight or _pack(dense, mask, gradient.dtype, ctx.kernels)
             product = _multiply(ctx.kernels, weight, gradient, None, True)
             of_input = product.view(*leading, product.shape[-1])
         if ctx.needs_input_grad[1]:
@@ -326,28 +401,38 @@ def _no_view(tensor: Tensor) -> Tensor:
 # ---- packed once a step
 
 
+@dataclass
+class _Steps:
+    """The steps of all optimizers: how many there were, and whether a CUDA graph holds one."""
+
+    count: int = 0
+    captured: bool = False
+
+    def __call__(self, *_: Any) -> None:
+        self.count += 1
+        self.captured |= _is_capturing()
+
+
 @functools.cache
-def _step_counter() -> list[int]:
-    """Count the steps of all optimizers of this process, from the first call on."""
-    count = [0]
-
-    def step(*_: Any) -> None:
-        count[0] += 1
-
-    register_optimizer_step_post_hook(step)
-    return count
+def _steps() -> _Steps:
+    """Return those of this process, from the first call on."""
+    steps = _Steps()
+    register_optimizer_step_post_hook(steps)
+    return steps
 
 
 class _Packed:
     """A weight as it was packed last, and what it was packed from.
 
     Versions tell of writes that autograd sees, the count of steps of optimizers that write
-    past it (by ``.data``, or by kernels of their own). A copy is empty.
+    past it (by ``.data``, or by kernels of their own). Neither tells of what a CUDA graph writes when
+    it is replayed: once it may hold this layer or an optimizer, nothing is kept. A copy is empty.
     """
 
     _last: tuple[tuple[weakref.ref[Tensor], ...], tuple[Any, ...], tuple[Tensor, ...]]
 
     def __init__(self) -> None:
+        self._captured = False
         self.clear()
 
     def __reduce__(self) -> tuple[type[_Packed], tuple[()]]:
@@ -357,12 +442,16 @@ class _Packed:
         self, dense: Tensor, mask: Tensor, dtype: torch.dtype, kernels: str
     ) -> tuple[Tensor, ...]:
         """Return the masked weight packed in both directions, anew if anything has changed."""
-        if _keeps_nothing(dense, mask):
+        self._captured |= _is_capturing()
+        steps = _steps()
+        # Of inference tensors nobody counts versions.
+        if self._captured or steps.captured or dense.is_inference() or mask.is_inference():
+            self.clear()
             return _pack(dense, mask, dtype, kernels)
         made_from = dense, mask
         key = (
             *((tensor._version, tensor.data_ptr()) for tensor in made_from),
-            *(dtype, dense.device, kernels, _step_counter()[0]),
+            *(dtype, dense.device, kernels, steps.count),
         )
         refs, old, packed = self._last
         same = all(ref() is tensor for ref, tensor in zip(refs, made_from, strict=False))
@@ -376,13 +465,6 @@ class _Packed:
         self._last = (), (), ()
 
 
-def _keeps_nothing(*tensors: Tensor) -> bool:
-    """Whether what is packed is of no use later: nobody counts versions, or a graph will replay it."""
-    if any(tensor.is_inference() for tensor in tensors):
-        return True
-    return tensors[0].is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 def _pack(dense: Tensor, mask: Tensor, dtype: torch.dtype, kernels: str) -> tuple[Tensor, ...]:
     # Not as inference tensors, which a later backward pass could not save.
     with torch.inference_mode(dense.is_inference()), torch.no_grad():
@@ -390,7 +472,19 @@ def _pack(dense: Tensor, mask: Tensor, dtype: torch.dtype, kernels: str) -> tupl
 
 
 def _masked(dense: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
-    return keep(dense.detach(), mask).to(dtype).contiguous()
+    """Return the matrix to pack: the masked weight, infinite where that is NaN.
+
+    Kernels put entries in order to pack them, and NaN has no place in an order: it could vanish, or
+    take others with it. Infinity is the largest, is packed, and no product with it is finite.
+    """
+    masked = keep(dense.detach(), mask).to(dtype).contiguous()
+    return masked.nan_to_num_(torch.inf, torch.inf, -torch.inf)
+
+
+def _keeps_no_pack(layer: nn.Module) -> bool:
+    """Whether FSDP frees the weight between calls: the pack of a whole weight would outlive it."""
+    # Asked as torch.compile does, for want of a public way: in a forward pass the weight is whole.
+    return bool(vars(layer).get("_is_fsdp_managed_module"))
 
 
 # ---- layers
@@ -421,19 +515,24 @@ class SparseLinear(nn.Linear):
     -----
     *When.* A call runs sparse on CUDA with compute capability 8.0 or later, in float16 or bfloat16
     (under autocast, in its dtype), if it is large enough and kernels take the sizes of
-    the weight. Kernels are first tried on a small product of each kind, once in every process: those
-    that do not compute it to the last bit on this device are not used. All other calls
-    compute the same with the masked weight, and `execution_report` says why. While
-    ``masked.dense`` is True the layer is dense.
+    the weight. Kernels are first tried on a product of each kind, once in every process for each
+    size of a weight: those that do not compute it to the last bit on this device are not used. If
+    none are left, one warning says why. All other calls compute the same with the masked weight,
+    and `execution_report` says why. While ``masked.dense`` is True the layer is dense.
 
     *Once a step.* A packed weight is used again until the weight, the mask, dtype or device
     changes or an optimizer takes a step, so micro-batches share it. Only what is written by
     ``weight.data`` outside an optimizer goes unseen, as it does by PyTorch: call `repack` then. It is
-    in no state dict, is not copied, and takes 2.25 bytes for each weight.
+    in no state dict, is not copied, and takes 2.25 bytes for each weight. Under FSDP, which frees
+    weights between calls, nothing is kept: each call packs forward, and again backward.
 
     *Graphs.* Within ``torch.compile`` and CUDA graphs nothing is kept from one call to the next: the
-    graph packs the weight anew, forward and (compiled) backward. Gradients of gradients are refused, and
-    under transforms of ``torch.func`` the layer is masked-dense.
+    graph packs the weight anew, forward and (compiled) backward. Nor is it ever again once a CUDA graph
+    holds the layer or an optimizer's step: replays change weights unseen. Gradients of gradients are
+    refused, and under transforms of ``torch.func`` the layer is masked-dense.
+
+    *NaN.* A weight that is NaN is packed as infinity, which kernels cannot lose: the outputs
+    that it reaches are not finite, as those of a masked-dense layer.
 
     *Layout.* The output of ``"cutlass"`` is column-major, that of the others has the layout of the
     input. `masksolve.torch.geglu` and `masksolve.torch.swiglu` walk either.
@@ -453,7 +552,9 @@ class SparseLinear(nn.Linear):
         if masked is not None and masked.dense:
             return functional.linear(input, self.weight, self.bias)
         dtype = _dtype_of(input)
-        kernels, why = _choose(self, masked, dtype, input.device, _tokens_of(input, self))
+        kernels, why = _choose(
+            self, masked, dtype, input.device, _tokens_of(input, self), warn=True
+        )
         if why or masked is None or type(input) not in (Tensor, nn.Parameter):
             if self.estimator is None:
                 return functional.linear(input, self.weight, self.bias)
@@ -461,6 +562,8 @@ class SparseLinear(nn.Linear):
         dense = _dense_weight(self)
         if torch.compiler.is_compiling():
             weight: tuple[Tensor, ...] = (_masked(dense, masked.mask, dtype),)
+        elif _keeps_no_pack(self):
+            weight = ()
         else:
             weight = self._packed.get(dense, masked.mask, dtype, kernels)
         bias = None if self.bias is None else self.bias.to(dtype)
@@ -512,8 +615,13 @@ def _choose(
     dtype: torch.dtype,
     device: torch.device,
     tokens: int | None,
+    *,
+    warn: bool = False,
 ) -> tuple[str, str]:
-    """Return the kernels for a call; or why it is not sparse. None tokens are many."""
+    """Return the kernels for a call; or why it is not sparse. None tokens are many.
+
+    That no kernels are right is no choice of the caller's: it is warned of if asked for.
+    """
     if masked is None or len(_parametrizations(layer)) != 1:
         return "", "its weight has not a mask alone"
     dense = _dense_weight(layer)
@@ -537,11 +645,14 @@ def _choose(
         if layer.in_features % multiple or layer.out_features % multiple:
             why.append(f"{name} takes multiples of {multiple}")
             continue
-        fault = _constant_fault(name, device, dtype)
+        fault = _constant_fault(name, device, dtype, layer.out_features, layer.in_features)
         if not fault:
             return name, ""
         why.append(fault)
-    return "", "; ".join(why)
+    rejected = "; ".join(why)
+    if warn:
+        _warn_of_rejection(rejected)
+    return "", rejected
 
 
 def why_not_sparse(module: nn.Module, pattern: Pattern) -> str:

@@ -2,7 +2,8 @@
 
 import datetime
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 import masksolve.torch as mt
 from masksolve.errors import MaskError, OptionError
+from masksolve.torch import semi_structured
 from masksolve.torch.distributed import whole
 
 RULES = [
@@ -155,6 +157,52 @@ def mixed_precision(_, __):
             assert a.grad.dtype == torch.float64
             assert torch.equal(whole(a.grad), b.grad.double())
         assert_same(model, masked(**rule))
+
+
+def sparse(rank, _):
+    """By kernels of reference: what DDP's micro-batches share, and that FSDP keeps no pack."""
+    from test_semi_structured import Reference  # beside this file
+
+    reference, mesh = Reference(), init_device_mesh("cpu", (2,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(semi_structured, "KERNELS", {"reference": reference})
+        patch.setattr(semi_structured, "_DEVICES", ("cpu",))
+        patch.setattr(mt.SparseLinear, "kernels", ("reference",))
+        patch.setattr(mt.SparseLinear, "least_products", 1)
+        for kind, packs in (
+            (DistributedDataParallel, 2),
+            (partial(fully_shard, mesh=mesh), 2 * 3 * 2),
+        ):
+            weights = []
+            for execution in ("sparse", "masked"):
+                torch.manual_seed(0)
+                model = nn.Sequential(nn.Linear(32, 48, bias=False))
+                mt.sparsify(model, 2, 4, execution=execution)
+                with torch.autocast("cpu", torch.bfloat16):
+                    mt.execution_report(model)  # tries the kernels
+                before, outputs = reference.packs, reference.products
+                wrapped = accumulate(kind(model), rank)
+                weights.append(whole(next(wrapped.parameters())))
+                used = execution == "sparse"
+                assert reference.packs - before == packs * used
+                assert reference.products - outputs == 2 * 3 * 2 * used
+            torch.testing.assert_close(*weights)
+
+
+def accumulate(model, rank):
+    """Two steps of three micro-batches, of which the last alone is sent to others."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    for step in range(2):
+        for batch in range(3):
+            last = batch == 2
+            hold = getattr(model, "no_sync", nullcontext)
+            torch.manual_seed(10 * step + 2 * batch + rank)
+            x = torch.randint(-1, 2, (8, 32)).float().requires_grad_()
+            with nullcontext() if last else hold(), torch.autocast("cpu", torch.bfloat16):
+                model(x).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
 
 
 def checkpoints(rank, folder):

@@ -47,6 +47,10 @@ def test_bad_calls_are_told_on_all_ranks(tmp_path):
     run(tmp_path, "refusals")
 
 
+def test_when_sparse_layers_pack(tmp_path):
+    run(tmp_path, "sparse")
+
+
 def test_checkpoints(tmp_path):
     """What two processes saved, sharded, is read by one."""
     run(tmp_path, "checkpoints")

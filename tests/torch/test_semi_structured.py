@@ -1,6 +1,8 @@
 """Sparse execution, by kernels of reference on the CPU: all but the products themselves is the same."""
 
+import contextlib
 import copy
+import functools
 import gc
 import warnings
 import weakref
@@ -32,11 +34,12 @@ def tile_greedily(matrix, rank=torch.abs, generator=None):
     """
     rows, columns = matrix.shape
     tiles = matrix.reshape(rows // 4, 4, columns // 4, 4).permute(0, 2, 1, 3).reshape(-1, 16)
-    shuffled = torch.rand(tiles.shape, generator=generator).argsort(1)
+    device = matrix.device
+    shuffled = torch.rand(tiles.shape, generator=generator, device=device).argsort(1)
     values = rank(tiles.double()).gather(1, shuffled)
     order = shuffled.gather(1, values.argsort(dim=1, descending=True, stable=True))
     kept = torch.zeros_like(tiles, dtype=torch.bool)
-    in_row, in_column = torch.zeros(2, len(tiles), 4, dtype=torch.int64)
+    in_row, in_column = torch.zeros(2, len(tiles), 4, dtype=torch.int64, device=device)
     for entry in order.T[..., None]:
         row, column = entry // 4, entry % 4
         room = (in_row.gather(1, row) < 2) & (in_column.gather(1, column) < 2)
@@ -53,12 +56,13 @@ class Reference:
     def __init__(self, multiple=16, column_major=False):
         self.multiple, self.column_major = multiple, column_major
         self.packs, self.compressions, self.products = 0, 0, 0
+        self.generator = torch.Generator().manual_seed(0)  # estimates are drawn by PyTorch's own
 
     def pack(self, matrix):
         assert matrix.is_contiguous()
         self.packs += 1
         # As two tensors each, like those of CUTLASS: values, and which they are.
-        packed = tile_greedily(matrix)
+        packed = tile_greedily(matrix, generator=self.generator)
         return [packed.clone(), packed != 0, packed.T.contiguous(), packed.T != 0]
 
     def compress(self, matrix):
@@ -89,12 +93,19 @@ def kernels(monkeypatch):
     monkeypatch.setattr(semi_structured, "_DEVICES", ("cpu",))
     monkeypatch.setattr(mt.SparseLinear, "kernels", ("reference",))
     monkeypatch.setattr(mt.SparseLinear, "least_products", 1)
-    semi_structured._fault.cache_clear()
-    assert not semi_structured._fault("reference", torch.device("cpu"), torch.bfloat16)
-    assert not semi_structured._fault("reference", torch.device("cpu"), torch.float16)
+    forget_trials()
+    # Of layers as the tests have them: their calls alone are counted.
+    for dtype in (torch.bfloat16, torch.float16):
+        for size in [(48, 32), (32, 48), (32, 32)]:
+            assert not semi_structured._fault("reference", torch.device("cpu"), dtype, *size)
     reference.packs = reference.compressions = reference.products = 0
     yield reference
+    forget_trials()
+
+
+def forget_trials():
     semi_structured._fault.cache_clear()
+    semi_structured._warn_once.cache_clear()
 
 
 def integers(*shape, dtype=torch.bfloat16, low=-2, high=2, seed=0):
@@ -239,31 +250,167 @@ class Swapped(Reference):
         return packed
 
 
+class OneLayout(Reference):
+    """Reads what is column-major as if it were not."""
+
+    def multiply(self, packed, rows, bias):
+        if not rows.is_contiguous():
+            rows = rows.T.reshape(rows.shape)
+        return super().multiply(packed, rows, bias)
+
+
+class OneSize(Reference):
+    """Packs weights of other sizes in an order of their own."""
+
+    def pack(self, matrix):
+        packed = super().pack(matrix)
+        return packed if matrix.shape == (48, 32) else [part.roll(1, 0) for part in packed]
+
+
+class Uncompressed(Reference):
+    def compress(self, matrix):
+        return [matrix.roll(1, 0), matrix != 0]
+
+
 class Absent(Reference):
     def pack(self, matrix):  # noqa: ARG002
         raise RuntimeError("Supported only on GPUs with compute capability 8.x\nfrom somewhere")
 
 
+class Unknown(Reference):
+    def pack(self, matrix):
+        return torch._no_such_operator(matrix)
+
+
+WRONG = "wrong computes wrong products of 32×48 weights there"
+
+
 @pytest.mark.parametrize(
     ("engine", "why"),
     [
-        (Signed(), "computes wrong products"),
-        (Swapped(), "computes wrong products"),
-        (Absent(), "fails there: Supported only on GPUs with compute capability 8.x"),
+        *((kind(), WRONG) for kind in (Signed, Swapped, OneLayout, OneSize, Uncompressed)),
+        (Absent(), "wrong fails there: Supported only on GPUs with compute capability 8.x"),
+        (Unknown(), "wrong fails there: module 'torch' has no attribute '_no_such_operator'"),
     ],
+    ids=lambda value: type(value).__name__,
 )
 def test_kernels_that_are_wrong_here_are_not_used(kernels, monkeypatch, engine, why):
     monkeypatch.setitem(semi_structured.KERNELS, "wrong", engine)
-    sparse, masked = pair()
+    sparse, masked = pair(48, 32)
     sparse.kernels = ("wrong",)
-    x, upstream = integers(8, 32), integers(8, 48)
-    assert_same(step(sparse, x, upstream), step(masked, x, upstream))
-    assert mt.execution_report(sparse)[0].reason == f"wrong {why}" + " there" * ("wrong" in why)
+    assert mt.execution_report(sparse)[0].reason == why
+    x, upstream = integers(8, 48), integers(8, 32)
+    with pytest.warns(UserWarning, match=f"masked weight instead: {why}"):
+        found = step(sparse, x, upstream)
+    assert_same(found, step(masked, x, upstream))  # and no second warning
+    assert_same(step(sparse, x, upstream), found)
     sparse.kernels = ("wrong", "reference")
     assert mt.execution_report(sparse)[0].reason == "by reference"
     assert not kernels.products
     sparse(x)
     assert kernels.products
+
+
+def test_every_size_is_tried_once(kernels, monkeypatch):
+    monkeypatch.setitem(semi_structured.KERNELS, "wrong", OneSize())
+    right, wrong = pair()[0], pair(48, 32)[0]
+    right.kernels = wrong.kernels = ("wrong",)
+    reasons = [mt.execution_report(layer)[0].reason for layer in (right, wrong)]
+    assert reasons == ["by wrong", WRONG]
+    forget_trials()
+    for _ in range(2):
+        pair()[0](integers(8, 32))
+    assert (kernels.packs, kernels.compressions) == (3, 1)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 48), (64, 2048), (2048, 64)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.usefixtures("kernels")
+def test_right_kernels_are_right_in_all_sizes(shape, dtype):
+    """Sums of a trial are exact: in 16 bits too."""
+    assert not semi_structured._fault("reference", torch.device("cpu"), dtype, *shape)
+
+
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory. Tried", "CUDA error: resource allocation failed when calling"]
+)
+@pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError])
+def test_when_memory_is_short_the_next_call_tries_again(kernels, monkeypatch, error, message):
+    def pack(matrix):  # noqa: ARG001
+        raise error(message)
+
+    forget_trials()
+    sparse, masked = pair()
+    x = integers(8, 32)
+    with monkeypatch.context() as short:
+        short.setattr(kernels, "pack", pack)
+        with pytest.raises(error, match=message):
+            sparse(x)
+    assert torch.equal(sparse(x), masked(x))
+    assert mt.execution_report(sparse)[0].reason == "by reference"
+
+
+def test_kernels_are_not_tried_during_a_capture(kernels, monkeypatch):
+    sparse, masked = pair()
+    x = integers(8, 32)
+    with monkeypatch.context() as capture:
+        capture.setattr(semi_structured, "_is_capturing", lambda: True)
+        forget_trials()
+        with pytest.raises(errors.UnsupportedError, match=r"48×32.*call the model once before"):
+            sparse(x)
+        assert not kernels.packs
+    assert torch.equal(sparse(x), masked(x))
+    monkeypatch.setattr(semi_structured, "_is_capturing", lambda: True)
+    assert torch.equal(sparse(x), masked(x))  # by what was found out before
+
+
+def by_default_device(layer, x):
+    torch.set_default_device("meta")
+    try:
+        return layer(x)
+    finally:
+        torch.set_default_device(None)
+
+
+def within_a_device(layer, x):
+    with torch.device("meta"):
+        return layer(x)
+
+
+def under_inference(layer, x):
+    with torch.inference_mode():
+        return layer(x)
+
+
+def under_autocast(layer, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return layer(x)
+
+
+def compiled(layer, x):
+    torch.compiler.reset()
+    output = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+    torch.compiler.reset()
+    return output
+
+
+@pytest.mark.parametrize(
+    "call",
+    [by_default_device, within_a_device, under_inference, under_autocast, compiled],
+    ids=lambda call: call.__name__,
+)
+@pytest.mark.parametrize("right", [True, False])
+def test_the_first_call_is_anywhere(kernels, monkeypatch, call, right):
+    monkeypatch.setitem(semi_structured.KERNELS, "wrong", Swapped())
+    forget_trials()
+    sparse, masked = pair()
+    sparse.kernels = ("reference" if right else "wrong",)
+    x = integers(8, 32)
+    with contextlib.nullcontext() if right else pytest.warns(UserWarning, match="wrong products"):
+        found = call(sparse, x)
+    assert torch.equal(found, masked(x))
+    assert bool(kernels.products) == right
+    assert (mt.execution_report(sparse)[0].execution == "sparse") == right
 
 
 # ---- the same results as masked-dense
@@ -324,8 +471,9 @@ def test_estimates_are_drawn_as_those_of_the_masked_layer(kernels):
     results = []
     for layer in (sparse, masked):
         torch.manual_seed(4)
-        results.append(step(layer, x[:, :32], upstream)[2])
-    torch.testing.assert_close(*results)
+        results.append(step(layer, x[:, :32], upstream))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
     assert kernels.compressions == 1
 
 
@@ -344,7 +492,8 @@ def test_only_what_is_needed_is_computed(kernels, frozen):
     gradients = list(zip(*found, strict=True))
     assert [one is None for one, _ in gradients].count(True) == 1
     assert [one is None for one, _ in gradients] == [other is None for _, other in gradients]
-    torch.testing.assert_close(*found[:2][0][2:], *found[1][2:]) if frozen != "bias" else None
+    for one, other in gradients:
+        assert one is None or torch.equal(one, other)
     assert kernels.products == 3 - (frozen in ("input", "weight"))
     with torch.no_grad():
         assert torch.equal(sparse(x), masked(x))
@@ -489,7 +638,7 @@ def test_what_is_packed_is_never_stale(kernels, change):
 def test_steps_of_pytorchs_own_optimizers_are_seen(kernels, monkeypatch, options, count_steps):
     """Twice: versions tell of those that are not fused, and the count of steps of all."""
     if not count_steps:
-        monkeypatch.setattr(semi_structured, "_step_counter", lambda: [0])
+        monkeypatch.setattr(semi_structured, "_steps", semi_structured._Steps)
     sparse, masked = pair()
     optimizers = [torch.optim.AdamW(x.parameters(), lr=0.25, **options) for x in (sparse, masked)]
     x, upstream = integers(8, 32), integers(8, 48)
@@ -552,6 +701,81 @@ def test_inference_before_training(kernels):
         in_place(sparse)
         in_place(masked)
         assert torch.equal(sparse(x), masked(x))
+
+
+def replay(layer):
+    """What a replay of an optimizer's step does: it writes, and neither versions nor hooks tell."""
+    dense_weight(layer).data.mul_(-1)
+
+
+@pytest.mark.parametrize("held", ["the layer", "a step"])
+def test_nothing_is_kept_of_what_a_cuda_graph_may_change(kernels, monkeypatch, held):
+    monkeypatch.setattr(semi_structured, "_steps", functools.cache(semi_structured._Steps))
+    sparse, masked = pair()
+    x = integers(8, 32)
+    sparse(x)
+    replay(sparse)
+    replay(masked)
+    assert not torch.equal(sparse(x), masked(x))  # this is what nobody sees
+    sparse.repack()
+    sparse(x)
+    kept = [weakref.ref(tensor) for tensor in sparse._packed._last[2]]
+    with monkeypatch.context() as capture:
+        capture.setattr(semi_structured, "_is_capturing", lambda: True)
+        if held == "the layer":
+            sparse(x)
+        else:
+            semi_structured._steps()(None, (), {})
+    for _ in range(2):
+        replay(sparse)
+        replay(masked)
+        before = kernels.packs
+        assert torch.equal(sparse(x), masked(x))
+        assert kernels.packs == before + 1
+    gc.collect()
+    assert len(kept) == 4
+    assert not any(reference() is not None for reference in kept)
+    other = copy.deepcopy(sparse)  # no graph holds it
+    before = kernels.packs
+    for _ in range(2):
+        other(x)
+    assert kernels.packs == before + (1 if held == "the layer" else 2)
+
+
+def test_a_capture_is_seen_only_where_cuda_is_in_use(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    for used in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda used=used: used)
+        assert semi_structured._is_capturing() == used
+
+
+class NoOrder(Reference):
+    """Puts NaN last, where the kernels put it anywhere."""
+
+    def pack(self, matrix):
+        packed = tile_greedily(matrix, rank=lambda values: values.abs().nan_to_num(-1))
+        return [packed, packed != 0, packed.T.contiguous(), packed.T != 0]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("compile_it", [False, True])
+def test_a_weight_that_is_not_finite_is_not_hidden(kernels, monkeypatch, value, compile_it):
+    monkeypatch.setattr(kernels, "pack", NoOrder().pack)
+    sparse, masked = pair()
+    row, column = find_masked(sparse).mask.nonzero()[5]
+    for layer in (sparse, masked):
+        with torch.no_grad():
+            dense_weight(layer)[row, column] = value
+    x, upstream = integers(8, 32, low=1), integers(8, 48, low=1)
+    torch.compiler.reset()
+    layer = torch.compile(sparse, fullgraph=True, backend="aot_eager") if compile_it else sparse
+    each = x.clone().requires_grad_()
+    output = layer(each)
+    (gradient,) = torch.autograd.grad(output, each, upstream)
+    for found, expected in zip((output, gradient), step(masked, x, upstream)[:2], strict=True):
+        assert torch.equal(found.isfinite(), expected.isfinite())
+        assert not found.isfinite().all()
+    torch.compiler.reset()
 
 
 def test_a_layer_that_is_called_by_other_weights(kernels):
@@ -674,6 +898,33 @@ def test_models_that_are_wrapped_train_alike(kernels, kind):
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.usefixtures("group")
+def test_no_pack_outlives_its_product_under_fsdp(kernels, monkeypatch):
+    packed, pack = [], kernels.pack
+
+    def noted(matrix):
+        parts = pack(matrix)
+        packed.extend(map(weakref.ref, parts))
+        return parts
+
+    monkeypatch.setattr(kernels, "pack", noted)
+    sparse, masked = pair(bias=False)
+    model = fully_shard(nn.Sequential(sparse), mesh=init_device_mesh("cpu", (1,)))
+    x, upstream = integers(8, 32), integers(8, 48)
+    each = x.clone().requires_grad_()
+    output = model(each)
+    gc.collect()
+    assert len(packed) == 4
+    assert not any(part() is not None for part in packed)
+    output.backward(upstream)
+    gc.collect()
+    assert len(packed) == 8
+    assert not any(part() is not None for part in packed)
+    found = output, each.grad, dense_weight(sparse).grad.full_tensor()
+    assert_same(found, step(masked, x, upstream))
+
+
 # ---- which layers, and what is said of the others
 
 
@@ -794,7 +1045,7 @@ def test_no_prototype_warning():
 @pytest.mark.parametrize("name", semi_structured.KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_kernels_compute_what_the_masked_layer_does(name, dtype):
-    fault = semi_structured._fault(name, torch.device("cuda"), dtype)
+    fault = semi_structured._fault(name, torch.device("cuda"), dtype, 384, 256)
     if fault:
         pytest.skip(fault)
     for weight_gradient in ("dense", "mvue"):
@@ -816,7 +1067,8 @@ def test_kernels_compute_what_the_masked_layer_does(name, dtype):
 def test_some_kernels_work_here():
     device = torch.device("cuda")
     faults = [
-        semi_structured._fault(name, device, torch.bfloat16) for name in semi_structured.KERNELS
+        semi_structured._fault(name, device, torch.bfloat16, 384, 256)
+        for name in semi_structured.KERNELS
     ]
     assert "" in faults, faults
 
@@ -852,3 +1104,32 @@ def test_a_cuda_graph_packs_at_every_replay():
             in_place(layer)
         graph.replay()
         torch.testing.assert_close(output, masked(x))
+
+
+@needs_gpu
+def test_a_cuda_graph_that_holds_a_whole_step_leaves_no_stale_pack():
+    sparse, masked = pair(256, 384)
+    sparse.cuda().least_products = 1
+    masked.cuda()
+    x = integers(64, 256, low=-1, high=1).cuda()
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.5) for layer in (sparse, masked)]
+
+    def train(layer, optimizer):
+        layer(x).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for layer, optimizer in zip((sparse, masked), optimizers, strict=True):
+            train(layer, optimizer)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        train(sparse, optimizers[0])
+    for _ in range(2):
+        graph.replay()
+        train(masked, optimizers[1])
+        with torch.no_grad():
+            torch.testing.assert_close(sparse(x), masked(x))

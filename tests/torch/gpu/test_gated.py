@@ -1,5 +1,6 @@
 """The kernels of GEGLU and SwiGLU against PyTorch's operators in float64, in all layouts."""
 
+import re
 from functools import partial
 from importlib import import_module
 
@@ -228,6 +229,81 @@ def test_what_the_kernels_do_not_take_goes_to_the_operators_of_pytorch(
         mt.geglu(x)
     assert launched == []
     assert mt.geglu(torch.nn.Parameter(x)).requires_grad
+    assert launched == ["_forward"]
+
+
+def failing(error):
+    def launch(*_):
+        raise error
+
+    return launch
+
+
+@pytest.fixture
+def nothing_failed(monkeypatch):
+    failed = set()
+    monkeypatch.setattr(gated, "_WITHOUT_KERNELS", failed)
+    return failed
+
+
+@every_activation
+@every_layout
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_where_triton_cannot_compile_pytorch_computes(
+    activation, layout, dtype, device, monkeypatch, nothing_failed
+):
+    x = layout(torch.randn(6, 8, dtype=dtype, device=device))
+    value = torch.randn(6, 4, dtype=dtype, device=device)
+    gate = layout(torch.randn(6, 4, dtype=dtype, device=device))
+    monkeypatch.setattr(kernels, "_launch", failing(RuntimeError("Failed to find C compiler.")))
+    function = FUNCTIONS[activation]
+    with pytest.warns(UserWarning, match=f"{dtype} on .*RuntimeError: Failed to find C compiler"):
+        function(x)
+    assert nothing_failed == {(x.device, dtype)}
+    monkeypatch.setattr(kernels, "_launch", failing(AssertionError("it is not tried again")))
+    for tensors in ((x,), (gate, value)):
+        results = []
+        for call in (function, partial(gated._eager, activation=activation)):
+            inputs = [tensor.detach().requires_grad_() for tensor in tensors]
+            output = call(*inputs)
+            results.append((output, *torch.autograd.grad(output.square().sum(), inputs)))
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected)
+        assert (results[0][0].stride(0) == 1) == (tensors[0].stride(0) == 1)
+
+
+def test_a_failure_in_the_backward_pass_alone(device, monkeypatch, nothing_failed):
+    x = torch.randn(3, 4, device=device, requires_grad=True)
+    output = mt.geglu(x)
+    triton_error = import_module("triton.errors").TritonError
+    monkeypatch.setattr(kernels, "_launch", failing(triton_error("out of resource: shared memory")))
+    with pytest.warns(UserWarning, match="TritonError: out of resource"):
+        (found,) = torch.autograd.grad(output.sum(), x)
+    (expected,) = torch.autograd.grad(gated._eager(x, activation="gelu").sum(), x)
+    torch.testing.assert_close(found, expected)
+    assert nothing_failed
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("no such argument"),
+        ValueError("Pointer argument (at 0) cannot be accessed"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("Triton Error [CUDA]: operation not permitted when stream is capturing"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_other_errors_are_raised_and_the_next_call_tries_again(
+    error, device, launched, monkeypatch, nothing_failed
+):
+    x = torch.randn(3, 4, device=device)
+    with monkeypatch.context() as broken:
+        broken.setattr(kernels, "_launch", failing(error))
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            mt.swiglu(x)
+    assert not nothing_failed
+    mt.swiglu(x)
     assert launched == ["_forward"]
 
 
