@@ -20,9 +20,10 @@ from .lines import (
     LINE,
     STRAIGHT,
     line_kernels,
+    long_prove_kernel,
     prove_kernel,
+    prove_scratch,
     prove_signature,
-    short_rows,
 )
 from .loading import KINDS, as_loaded, load, load_scratch
 from .paths import FINISH, finish_kernel, path_scratch
@@ -220,7 +221,7 @@ def _scratch(m, at_most):
         np.zeros(LANES, np.int64),
     )
     lane = flags, scale, grain
-    return S, UV, short_rows(m), bits, prices, lane, _tilts(m), path_scratch(m, at_most)
+    return S, UV, prove_scratch(m), bits, prices, lane, _tilts(m), path_scratch(m, at_most)
 
 
 def _trivial_signature(scores):
@@ -247,9 +248,9 @@ def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
 def _prove_lanes(question, proofs, UI, flags, spare):
     """Run the proof of lines.prove_kernel; lanes that are in doubt get the answer of the one that has none."""
     prove, settle = proofs
-    S, U, V, Q, grain, VI, VF, n, at_most, short, bits = question
+    S, U, V, Q, grain, VI, VF, n, at_most, proving, bits = question
     proven, doubt, settled, none = flags[1], flags[2], flags[3], flags[4]
-    start = S, U, V, Q, grain, VI, VF, n, at_most, short, bits
+    start = S, U, V, Q, grain, VI, VF, n, at_most, proving, bits
     call_prove(prove, (*start, UI, proven, doubt))
     doubts = False
     for l in range(LANES):
@@ -280,7 +281,7 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     paths.
     """
     trivial, warm, (rows, columns, pairs), proofs, omega, rounds, finish = how
-    S, UV, short, bits, prices, (flags, scale, grain), tilt, (w, lines, lane_bits, sets) = work
+    S, UV, proving, bits, prices, (flags, scale, grain), tilt, (w, lines, lane_bits, sets) = work
     U, V, VF = UV[0], UV[1], UV[2]
     UI, VI, new_UI, new_VI, spare = prices[0], prices[1], prices[2], prices[3], prices[4]
     if trivial != NONE:
@@ -290,7 +291,7 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     done[:] = False
     _grains(Q, grain)
     _guess(Q, S, tilt, scale, largest, grain, at_most)
-    question = S, U, V, Q, grain, new_VI, VF, n, at_most, short, bits[1]
+    question = S, U, V, Q, grain, new_VI, VF, n, at_most, proving, bits[1]
     if warm:
         _start(Q, grain, UI, VI, at_most, proofs[0] != proofs[1], U, V, VF, new_VI)
         _prove_lanes(question, proofs, new_UI, flags, spare)
@@ -449,9 +450,10 @@ def _prepare(solve, n, m, kind, at_most, warm):
             rows, columns, pairs = line_kernels(n, m)
             lines = address(rows, LINE), address(columns, LINE), pairs
             signature = prove_signature(scores)
-            prove = settle = address(prove_kernel(m, scores, quick=False), signature)
-            if scores is types.float32 and m <= STRAIGHT:
-                prove = address(prove_kernel(m, scores, quick=True), signature)
+            quick = scores is types.float32 and m <= STRAIGHT
+            prove = settle = address(prove_kernel(m, scores, quick=quick), signature)
+            if quick:
+                settle = address(long_prove_kernel(scores), signature)
             finish = address(finish_kernel(), FINISH)
         engine = _engine(solve, kind)
     return engine, (trivial, warm, lines, (prove, settle), *_plan(m, at_most, warm), finish)

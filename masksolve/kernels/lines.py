@@ -15,11 +15,21 @@ from .compiling import compiled, inner
 from .hints import apart, use_widest
 from .scratch import aligned
 
-__all__ = ["LANES", "LINE", "line_kernels", "network", "prove_kernel", "prove_signature"]
+__all__ = [
+    "LANES",
+    "LINE",
+    "line_kernels",
+    "long_prove_kernel",
+    "network",
+    "prove_kernel",
+    "prove_scratch",
+    "prove_signature",
+]
 
 LANES = 16  # one AVX-512 register of float32
 STRAIGHT = 32  # the longest line that is written out; longer ones run the network as data
 CHUNK = 8
+ABREAST = 16  # entries of a row that a proof takes at a time: more take long to compile
 BIG = np.int64(1) << np.int64(60)
 
 _f32, _i64 = types.float32[:, ::1], types.int64[:, ::1]
@@ -31,9 +41,9 @@ def prove_signature(scores):
     lanes = types.boolean[::1]
     bits = types.uint64[:, ::1]
     guess, prices = (_f32, _f32, _f32, scores[:, ::1], types.int64[::1]), (_i64, _f32)
-    short = types.Tuple((types.float32[::1], types.uint32[:, ::1]))
+    scratch = types.Tuple((types.float32[::1], _f32, types.uint32[:, ::1], _i64))
     answer = bits, _i64, lanes, lanes
-    return types.void(*guess, *prices, types.int64, types.boolean, short, *answer)
+    return types.void(*guess, *prices, types.int64, types.boolean, scratch, *answer)
 
 
 @functools.cache
@@ -89,23 +99,42 @@ def _tree(operation, terms):
     return terms[0]
 
 
-def _row_source(m, entry):
-    """Lines that go through row i of lane l: the worst that is kept, `high`, the best that is not,
-    `low`, and the `row` of bits. `entry`: what sets high_k, low_k and bit_k by u, of column k.
+def _chunk_source(m, size, entry):
+    """Lines that take `size` entries of row i from column c on into what lane l knows of the row: the worst
+    that is kept, the best that is not, and the bits. `entry`: what sets high_k, low_k and bit_k by u.
     """
-    lines = []
-    for first in range(0, m, CHUNK):
-        chunk = range(first, min(first + CHUNK, m))
-        lines += [line.format(k=k, at=f"i * {m} + {k}") for k in chunk for line in entry]
+    lines = ["u, low, high = U[i, l], state[0, l], state[1, l]"]
+    lines += [
+        line.format(k=k, at=f"i * {m} + (c + {k})", j=f"c + {k}")
+        for k in range(size)
+        for line in entry
+    ]
+    high, low, bits = (
+        _tree(operation, [f"{name}_{k}" for k in range(size)])
         for name, operation in (
             ("high", "min({}, {})"),
             ("low", "max({}, {})"),
             ("bit", "({} | {})"),
-        ):
-            whole = "row" if name == "bit" else name
-            terms = _tree(operation, [f"{name}_{k}" for k in chunk])
-            lines.append(f"{whole} = {operation.format(whole, terms)}")
-    return "\n            ".join(lines)
+        )
+    )
+    lines += [
+        f"state[0, l], state[1, l] = max(low, {low}), min(high, {high})",
+        f"rows[i, l] |= {bits} << word(c)",
+    ]
+    return "\n                ".join(lines)
+
+
+def _row_source(m, entry):
+    """Lines that go through row i, `ABREAST` entries at a time; see `_chunk_source`."""
+    whole = m - m % ABREAST
+    parts = []
+    for first, last, size in ((0, whole, ABREAST), (whole, m, m - whole)):
+        if last > first:
+            parts.append(f"""
+        for c in range({first}, {last}, {size}):
+            for l in range({LANES}):
+                {_chunk_source(m, size, entry)}""")
+    return "".join(parts)
 
 
 def _columns_source(m):
@@ -138,26 +167,27 @@ def _columns_source(m):
 
 def _prove_source(name, m):
     entry = (
-        "x = np.int64(S[{at}, l] - V[{k}, l] > u)",
-        "r = np.int64(Q[{at}, l]) - VI[{k}, l]",
+        "x = np.int64(S[{at}, l] - V[{j}, l] > u)",
+        "r = np.int64(Q[{at}, l]) - VI[{j}, l]",
         "far = x << 60",
         "high_{k} = r + (BIG - far)",
         "low_{k} = r - far",
         "bit_{k} = np.uint64(x) << np.uint64({k})",
     )
     return f"""
-def {name}(S, U, V, Q, grain, VI, VF, n, at_most, short, rows, UI, done, doubt):
+def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, rows, UI, done, doubt):
     apart()
     use_widest()
+    _, _, _, state = scratch
     word, full, none = np.uint64, np.uint64({(1 << m) - 1}), np.uint64(0)
     nothing = np.int64(0) if at_most else -BIG
     for l in range({LANES}):
         done[l], doubt[l] = True, False
     for i in range({m}):
         for l in range({LANES}):
-            u, low, high, row = U[i, l], nothing, BIG, none
-            {_row_source(m, entry)}
-            number, rows[i, l] = ones(row), row
+            state[0, l], state[1, l], rows[i, l] = nothing, BIG, none{_row_source(m, entry)}
+        for l in range({LANES}):
+            low, high, number = state[0, l], state[1, l], ones(rows[i, l])
             high = min(high, np.int64(0)) if number < n else high
             done[l] &= (low <= high) & ((number == n) | (at_most & (number < n)))
             UI[i, l] = low + ((high - low) >> 1)
@@ -168,19 +198,19 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, short, rows, UI, done, doubt):
 
 def _quick_source(name, m):
     entry = (
-        "x = S[{at}, l] - V[{k}, l] > u",
-        "r = Q[{at}, l] - VF[{k}, l]",
+        "x = S[{at}, l] - V[{j}, l] > u",
+        "r = Q[{at}, l] - VF[{j}, l]",
         "high_{k} = r if x else far",
         "low_{k} = nothing if x else r",
         "bit_{k} = one_{k} if x else none",
     )
     return f"""
-def {name}(S, U, V, Q, grain, VI, VF, n, at_most, short, bits, UI, done, doubt):
+def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt):
     apart()
     use_widest()
-    within, rows = short
+    within, state, rows, _ = scratch
     word, full, none = np.uint32, np.uint32({(1 << m) - 1}), np.uint32(0)
-    {"; ".join(f"one_{k} = np.uint32({1 << k})" for k in range(m))}
+    {"; ".join(f"one_{k} = np.uint32({1 << k})" for k in range(min(m, ABREAST)))}
     far = np.float32(BIG)
     nothing = np.float32(0) if at_most else -far
     for l in range({LANES}):
@@ -189,10 +219,10 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, short, bits, UI, done, doubt):
         within[l] = np.float32(unit & -unit) * np.float32(2.0**24)
     for i in range({m}):
         for l in range({LANES}):
-            u, low, high, row = U[i, l], nothing, far, none
-            {_row_source(m, entry)}
-            number = ones(np.uint64(row))
-            rows[i, l], bits[i, l] = row, np.uint64(row)
+            state[0, l], state[1, l], rows[i, l] = nothing, far, none{_row_source(m, entry)}
+        for l in range({LANES}):
+            low, high, row = state[0, l], state[1, l], np.uint64(rows[i, l])
+            bits[i, l], number = row, ones(row)
             high = min(high, np.float32(0)) if number < n else high
             done[l] &= (low <= high) & ((number == n) | (at_most & (number < n)))
             doubt[l] |= (low == high) & (abs(low) >= within[l])
@@ -250,14 +280,15 @@ def line_kernels(n, m):
 
 
 @inner
-def short_rows(m):
-    """Scratch of the quick proof."""
-    return np.zeros(LANES, np.float32), aligned(m, LANES, np.uint32(0))
+def prove_scratch(m):
+    """What proofs keep of each lane: the quick one two arrays and the bits of rows, the exact one an array."""
+    state, rows = aligned(2, LANES, np.float32(0)), aligned(m, LANES, np.uint32(0))
+    return np.zeros(LANES, np.float32), state, rows, aligned(2, LANES, 0)
 
 
 @functools.cache
 def prove_kernel(m, scores, quick):
-    """The kernel ``prove(S, U, V, Q, grain, VI, VF, n, at_most, short, bits, UI, done, doubt)``.
+    """The kernel ``prove(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt)``.
 
     It selects x_ij = [s_ij - v_j > u_i] by the float prices (bit j % 64 of `bits[i * words + j // 64]`)
     and sets `done` where the integer prices VI prove that x is optimal for the integer scores Q. Then
@@ -269,17 +300,18 @@ def prove_kernel(m, scores, quick):
     values near there are float32's; `done` means nothing where this is in `doubt`.
 
     `grain`: a power of two that divides all differences of a block's scores; what divides the scores,
-    too, is to divide all prices VI. `short`: what `short_rows` makes.
+    too, is to divide all prices VI. `scratch`: what `prove_scratch` makes.
     """
     if m > STRAIGHT:
-        return _compiled_prove(scores)
+        return long_prove_kernel(scores)
     name = f"_{'quick' if quick else 'prove'}_{m}"
     source = (_quick_source if quick else _prove_source)(name, m)
     return compiled(source, name, __file__, _SCOPE, prove_signature(scores))
 
 
 @functools.cache
-def _compiled_prove(scores):
+def long_prove_kernel(scores):
+    """The same proof, never in doubt, for any m: no straight lines to compile, and slower."""
     return inner(_prove, prove_signature(scores))
 
 
@@ -317,7 +349,7 @@ def _columns(S, price, pairs, n, omega, floor, out):
     _lines(S, price, pairs, n, omega, floor, out, 1, len(price))
 
 
-def _prove(S, U, V, Q, grain, VI, VF, n, at_most, short, bits, UI, done, doubt):  # noqa: ARG001  # as all
+def _prove(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt):  # noqa: ARG001  # as all
     m = len(U)
     words = (m + 63) // 64
     columns = np.zeros((m, LANES), np.int64)

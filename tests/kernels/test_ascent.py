@@ -219,10 +219,13 @@ def prove(m, quick, *question):
     """Bits, row prices, done and doubt of a proof of float32 scores."""
     bits, UI = np.zeros((m, LANES), np.uint64), np.zeros((m, LANES), np.int64)
     done, doubt = np.zeros(LANES, bool), np.zeros(LANES, bool)
-    short = np.zeros(LANES, np.float32), np.zeros((m, LANES), np.uint32)
+    scratch = (
+        *(np.zeros(LANES, np.float32), np.zeros((2, LANES), np.float32)),
+        *(np.zeros((m, LANES), np.uint32), np.zeros((2, LANES), np.int64)),
+    )
     kernel = prove_kernel(m, types.float32, quick)
     pointer = address(kernel, prove_signature(types.float32))
-    call_prove(pointer, (*question, short, bits, UI, done, doubt))
+    call_prove(pointer, (*question, scratch, bits, UI, done, doubt))
     return bits, UI, done, doubt
 
 
