@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from torch.nn import functional as F  # noqa: N812
 import masksolve as ms
 import masksolve.torch as mt
 
-from .gpu_networks import DECAY, Network, Task, feed_forward, transformer
+from .gpu_networks import Network, Task, feed_forward, transformer
 from .gpu_peers import ITERATIONS, REGULARISATION, blocks_of, project, transport, tsenor
 from .measure import Tell
 from .report import Goal, finite, goal_record, middle, table, time_of
@@ -222,7 +222,9 @@ def _activations(draw: Callable[[], _Draw], dtype: str, *, backward: bool) -> It
     upstream = drawn.normal(drawn.size, drawn.size).to(DTYPES[dtype])
     moved = gates.nbytes * (5 if backward else 3) // 2  # read 3d and written 2d; read 2d, written d
     yield _copy(moved, drawn.device)
-    close = {"rtol": 2e-2, "atol": 1e-3} if dtype == "bfloat16" else {"rtol": 1e-4, "atol": 1e-5}
+    close: dict[str, Any] = (
+        {"rtol": 2e-2, "atol": 1e-3} if dtype == "bfloat16" else {"rtol": 1e-4, "atol": 1e-5}
+    )
     for name, ours, activation in (("geglu", mt.geglu, F.gelu), ("swiglu", mt.swiglu, F.silu)):
         ways: dict[str, Callable[[Tensor], Tensor]] = {"": ours, ", eager": _eager(activation)}
         if gates.is_cuda:
@@ -286,14 +288,15 @@ def _packing(draw: Callable[[], _Draw]) -> Iterator[Contestant]:
     one = torch.eye(size, dtype=torch.bfloat16, device=drawn.device)
     layer = Task(lambda: nn.Linear(size, size, bias=False), one, lambda output: (output, one))
     network = Network(layer, "sparse", drawn.seed)
-    network.model.least_products = 1  # at any size
+    square = cast("mt.SparseLinear", network.model)
+    square.least_products = 1  # at any size
     if network.kind != "sparse":
         raise RuntimeError(f"not sparse: {network.report[0].reason}")
 
     def judge(_: None) -> Record:
         network.clear()
         network.both()
-        left, weight = network.left(), network.model.weight
+        left, weight = network.left(), square.weight
         if not torch.equal(left["output"].T, weight):
             raise AssertionError("the packed matrix is another")
         if not torch.equal(left["gradient of the input"], weight):
@@ -331,7 +334,7 @@ def _passes(network: Network, seed: int) -> Iterator[Contestant]:
     def check_left(_: None) -> None:
         network.check(network.left)
 
-    decay = DECAY if network.training else 0.0
+    decay = network.training.decay if network.training else 0.0
 
     def check_step(_: None) -> None:
         network.check(network.step_once_more, decay)
@@ -523,8 +526,8 @@ class _Clock:
             start = time.perf_counter()
             entry.call()
             return 1e3 * (time.perf_counter() - start)
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(int(lead * self.cycles))
+        begin, end = _events()
+        torch.cuda._sleep(int(lead * self.cycles))  # type: ignore[no-untyped-call]
         begin.record()
         entry.call()
         end.record()
@@ -542,13 +545,18 @@ class _Clock:
 def _cycles_per_ms() -> float:
     spent = []
     for _ in range(3):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin, end = _events()
         begin.record()
-        torch.cuda._sleep(10_000_000)
+        torch.cuda._sleep(10_000_000)  # type: ignore[no-untyped-call]
         end.record()
         end.synchronize()
-        spent.append(begin.elapsed_time(end))
+        spent.append(float(begin.elapsed_time(end)))
     return 1e7 / min(spent)
+
+
+def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    return begin, end
 
 
 # ---- report

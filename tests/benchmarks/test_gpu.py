@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -79,15 +78,17 @@ def data_of(records):
 
 def test_run_and_report(tmp_path):
     told = []
-    groups = list(gpu.measure((SIZE,), 2, DEVICE, lambda *now: told.append(now), SEED))
-    assert len(groups) == 13
+    only = ["limits", "*bfloat16*", "gated*", "FFN*", "transformer*"]  # the interpreter is slow
+    groups = list(gpu.measure((SIZE,), 1, DEVICE, lambda *now: told.append(now), SEED, only))
+    assert len(groups) == 11
+    assert len(told) == (10 if DEVICE == "cpu" else 11)  # packing is of a GPU alone
     assert groups[0][0]["group"] == "limits"
     records = [record for group in groups for record in group]
     if DEVICE == "cpu":
         (pack,) = (r for r in records if r["status"] != "ok")
         assert pack["status"] == "failed: RuntimeError: not sparse: on the device 'cpu'"
         records.remove(pack)
-    assert all((r["status"], len(r["ms"])) == ("ok", 2) for r in records)
+    assert all((r["status"], len(r["ms"])) == ("ok", 1) for r in records)
     names = {record["name"] for record in records}
     assert {"copy", "2:4, all patterns", "4:8, flow", "16:32, flow", "geglu", "swiglu"} <= names
     assert {"16:32, TSENOR", "geglu, eager, column-major", "dense, step", "masked, step"} <= names
@@ -116,7 +117,7 @@ def test_run_and_report(tmp_path):
         a / b for a, b in zip(times["2:4, all patterns"], times["copy"], strict=True)
     ]
     tsenor = goals["8:16, TSENOR, against ours"]
-    assert len(tsenor.ratios) == 2
+    assert len(tsenor.ratios) == 1
     assert tsenor.note.startswith("its error")
     # All are measured but the networks, which were not of 4096, and what is compiled.
     absent = [what for what, goal in goals.items() if not goal.ratios]
@@ -216,10 +217,11 @@ def test_a_wrong_block_anywhere_is_noticed(block):
         gpu.quality(W, mask, 8, 16, SEED)
     assert gpu.quality(W, mask, 8, 16, SEED, best=False)["error"] > 1e-3
     tile[3, 5] ^= True
-    for axis, line in ((2, "rows"), (1, "columns")):
-        with pytest.raises(AssertionError, match="1 rows of 16×16"):
-            gpu.quality(W, mask, 8, 16, SEED, best=False)
-        assert (gpu_peers.blocks_of(mask, 16).sum(axis) != 8).sum() == 1, line
+    with pytest.raises(AssertionError, match="1 rows of 16×16 blocks do not keep 8, exact"):
+        gpu.quality(W, mask, 8, 16, SEED, best=False)
+    tile[3, :8], tile[3, 8:] = True, False
+    with pytest.raises(AssertionError, match=r"\d+ columns of 16×16 blocks do not keep 8, exact"):
+        gpu.quality(W, mask, 8, 16, SEED, best=False)
 
 
 def test_the_degree_at_most_has_room():
@@ -284,30 +286,32 @@ def test_the_transport_ends_near_the_constraints():
         assert float((S.sum(axis) - 8).abs().mean()) < 0.05
 
 
-def test_the_swap_is_the_best():
-    """Greedy rounding of [[5, 4], [4, 0]] at 1:2 is stuck with 5 and 0; at 1:3 rows get swaps."""
-    scores = torch.tensor([[9.0, 8, 1], [7, 3, 2], [1, 2, 0]])[None]
-    mask = torch.zeros(1, 3, 3, dtype=torch.bool)
-    mask[0, 0, 1] = mask[0, 1, 0] = mask[0, 2, 2] = True  # 2:3 lacks one in row 0 and column 0
-    mask[0, 1, 1] = mask[0, 2, 1] = False
-    rows, columns = torch.tensor([[1, 0, 0]]).char(), torch.tensor([[1, 0, 0]]).char()
+def test_swaps_are_the_best():
+    """Of masks with two a line, one row and one column are to get a third entry."""
+    generator = torch.Generator().manual_seed(SEED)
+    scores = torch.rand(40, 4, 4, generator=generator)
+    flat = torch.rand(160, 4, generator=generator).numpy()
+    before = torch.from_numpy(ms.find_mask(flat, 2, 4)).view(40, 4, 4)
+    rows, columns = (
+        functional.one_hot(torch.randint(4, (40,), generator=generator), 4).to(torch.int8)
+        for _ in range(2)
+    )
+    mask = before.clone()
+    ends = list(zip(rows.argmax(1).tolist(), columns.argmax(1).tolist(), strict=True))
     gpu_peers.fill(mask, scores, rows, columns)
-    assert mask[0, 0, 0]  # where they meet was free
     assert not rows.any()
     assert not columns.any()
-    rows[0, 0] = columns[0, 0] = 1
-    before = mask.clone()
-    gains = {
-        (a, c): float(scores[0, 0, c] + scores[0, a, 0] - scores[0, a, c])
-        for a, c in np.argwhere(before[0].numpy())
-        if not before[0, 0, c] and not before[0, a, 0]
-    }
-    a, c = max(gains, key=gains.get)
-    gpu_peers.fill(mask, scores, rows, columns)
-    assert (mask != before).sum() == 3
-    assert mask[0, 0, c]
-    assert mask[0, a, 0]
-    assert not mask[0, a, c]
+    for x, w, old, (i, j) in zip(mask, scores, before, ends, strict=True):
+        expected = old.clone()
+        expected[i, j] = True
+        if old[i, j]:
+            a, c = max(
+                ((a, c) for a, c in old.nonzero().tolist() if not (old[i, c] or old[a, j])),
+                key=lambda swap: w[i, swap[1]] + w[swap[0], j] - w[tuple(swap)],
+            )
+            expected[i, c] = expected[a, j] = True
+            expected[a, c] = False
+        assert torch.equal(x, expected)
 
 
 # ---- networks
@@ -321,17 +325,13 @@ def test_a_step_packs_every_layer_once_and_a_pass_none(kernels, kind):
     packs = {"step": layers, "step with new masks": layers, "pack": layers}
     rows = rows_of(made)
     assert len(rows) == 6
-    for _ in range(2):
-        for name, row in rows.items():
+    for name, row in rows.items():
+        for spoil in (made.step, made.pack):  # nothing of use is packed, or all is
+            spoil()
             row.prepare()
             kernels.packs = 0
             row.call()
             assert kernels.packs == packs.get(name.removeprefix("sparse, "), 0), name
-            row.prepare()  # what has been packed for a pass is not left to a step
-    made.pack()
-    kernels.packs = 0
-    made.step()
-    assert kernels.packs == layers
 
 
 @pytest.mark.usefixtures("kernels")
@@ -411,11 +411,11 @@ def test_wrong_products_are_noticed(kernels, what, row):
 
 
 def test_a_wrong_output_is_noticed(kernels):
+    row = rows_of(network())["sparse, forward"]
     kernels.falsify = WRONG["output"]
-    rows = rows_of(network())
-    rows["sparse, forward"].prepare()
+    row.prepare()
     with pytest.raises(AssertionError, match="output is off"):
-        rows["sparse, forward"].check(rows["sparse, forward"].call())
+        row.check(row.call())
 
 
 @pytest.mark.usefixtures("kernels")
@@ -426,6 +426,16 @@ def test_a_wrong_weight_gradient_is_noticed(monkeypatch):
     made.both()
     with pytest.raises(AssertionError, match=r"2\.weight is off by 10"):
         made.check(lambda: {"2.weight": made.left()["2.weight"]})
+
+
+@pytest.mark.usefixtures("kernels")
+def test_the_decay_is_in_the_gradients_of_a_step(monkeypatch):
+    monkeypatch.setattr(gpu_networks, "DECAY", 100.0)
+    made = network()
+    row = rows_of(made)["sparse, step"]
+    row.check(row.call())
+    with pytest.raises(AssertionError, match="weight is off"):
+        made.check(made.step_once_more, 50.0)
 
 
 @pytest.mark.usefixtures("kernels")
