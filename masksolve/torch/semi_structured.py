@@ -21,7 +21,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ..errors import OptionError, UnsupportedError
 from ..pattern import Pattern, as_integer
@@ -181,13 +180,7 @@ def _fault(
         major, minor = torch.cuda.get_device_capability(device)
         return f"compute capability {major}.{minor} has no sparse tensor cores, 8.0 and later do"
     try:
-        # Whatever the caller is in the midst of: inference, autocast, torch.compile's fake tensors.
-        with (
-            _disable_current_modes(),
-            torch.inference_mode(False),
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             right = _computes_right(KERNELS[kernels], device, dtype, outputs, inputs)
     except (RuntimeError, AttributeError) as error:
         if _is_out_of_memory(error):

@@ -47,7 +47,7 @@ def tile_greedily(matrix, rank=torch.abs, generator=None):
         in_row.scatter_add_(1, row, room.long())
         in_column.scatter_add_(1, column, room.long())
     kept = kept.view(rows // 4, columns // 4, 4, 4).permute(0, 2, 1, 3).reshape(rows, columns)
-    return matrix * kept
+    return torch.where(kept, matrix, 0)
 
 
 class Reference:
@@ -251,10 +251,10 @@ class Swapped(Reference):
 
 
 class OneLayout(Reference):
-    """Reads what is column-major as if it were not."""
+    """Reads tokens that are column-major as if they were not."""
 
     def multiply(self, packed, rows, bias):
-        if not rows.is_contiguous():
+        if not rows.is_contiguous() and len(rows) == semi_structured._TRIAL_TOKENS:
             rows = rows.T.reshape(rows.shape)
         return super().multiply(packed, rows, bias)
 
@@ -362,6 +362,21 @@ def test_kernels_are_not_tried_during_a_capture(kernels, monkeypatch):
     assert torch.equal(sparse(x), masked(x))
     monkeypatch.setattr(semi_structured, "_is_capturing", lambda: True)
     assert torch.equal(sparse(x), masked(x))  # by what was found out before
+
+
+def test_trials_are_not_under_autocast(kernels, monkeypatch):
+    seen = []
+    compress = kernels.compress
+
+    def noted(matrix):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return compress(matrix)
+
+    monkeypatch.setattr(kernels, "compress", noted)
+    forget_trials()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mt.execution_report(pair(dtype=torch.float32)[0])[0].execution == "sparse"
+    assert seen == [False]
 
 
 def by_default_device(layer, x):
@@ -750,10 +765,15 @@ def test_a_capture_is_seen_only_where_cuda_is_in_use(monkeypatch):
 
 
 class NoOrder(Reference):
-    """Puts NaN last, where the kernels put it anywhere."""
+    """In a tile with NaN puts zeros first, NaN last: to the kernels' comparisons any order is right."""
 
     def pack(self, matrix):
-        packed = tile_greedily(matrix, rank=lambda values: values.abs().nan_to_num(-1))
+        def rank(values):
+            missing = values.isnan()
+            disorder = (values == 0).double() - missing.double()
+            return torch.where(missing.any(1, keepdim=True), disorder, values.abs())
+
+        packed = tile_greedily(matrix, rank)
         return [packed, packed != 0, packed.T.contiguous(), packed.T != 0]
 
 
