@@ -1,7 +1,7 @@
 """Exact n:m masks: dual ascent on `LANES` blocks at once guesses prices, integers decide.
 
-Prices move in float32. A block is done only when its mask is proven optimal for the exact scores, integers
-all, by `lines.prove_kernel`; the few that stay unproven go through the kernel of `paths`. A block's answer is a function of its own scores
+Prices move in float32. A block is done only when its mask is proven optimal for the exact scores,
+integers all, by `lines.prove_kernel`; the few that stay unproven go through the kernel of `paths`. A block's answer is a function of its own scores
 (and start prices): lanes never mix.
 """
 
@@ -229,6 +229,7 @@ def _trivial_signature(scores):
     return types.void(scores[:, ::1], lanes, lanes, types.int64, types.uint64[:, ::1])
 
 
+# Long lines need scratch: should memory be short, their prices stay what they were, and integers decide.
 call_lines = caller(LINE, raises=False)
 call_prove = caller(lambda *arguments: prove_signature(arguments[3].dtype))
 call_trivial = caller(lambda *arguments: _trivial_signature(arguments[0].dtype))
@@ -248,15 +249,13 @@ def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
 def _prove_lanes(question, proofs, UI, flags, spare):
     """Run the proof of lines.prove_kernel; lanes that are in doubt get the answer of the one that has none."""
     prove, settle = proofs
-    S, U, V, Q, grain, VI, VF, n, at_most, proving, bits = question
     proven, doubt, settled, none = flags[1], flags[2], flags[3], flags[4]
-    start = S, U, V, Q, grain, VI, VF, n, at_most, proving, bits
-    call_prove(prove, (*start, UI, proven, doubt))
+    call_prove(prove, (*question, UI, proven, doubt))
     doubts = False
     for l in range(LANES):
         doubts |= doubt[l]
     if doubts:
-        call_prove(settle, (*start, spare, settled, none))
+        call_prove(settle, (*question, spare, settled, none))
         for l in range(LANES):
             if doubt[l]:
                 proven[l] = settled[l]
@@ -305,6 +304,7 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
             return 0
     else:
         V[:] = 0
+    U[:] = 0  # of an earlier block nothing stays, not by way of a product with 0 either
     free, least = np.float32(-np.inf), np.float32(0)
     exact = rounds[0] > 0
     call_lines(rows, (S, V, pairs, n, np.float32(1), free if exact else least, U))
@@ -436,9 +436,9 @@ def _plan(m, at_most, warm):
 def _prepare(solve, n, m, kind, at_most, warm):
     """The engine for scores of that kind, and how it solves a pattern.
 
-    That is: the kernel of patterns with one mask, if it is one; whether to start from given prices; the kernels of lines and their network; that of the proof, and that which settles
-    its doubts; over-relaxation; rounds of dual ascent, as if exact and at prices of 0 or more; the
-    kernel of paths.
+    That is: the kernel of patterns with one mask, if it is one; whether to start from given prices;
+    the kernels of lines and their network; that of the proof, and that which settles its doubts;
+    over-relaxation; rounds of dual ascent, as if exact and at prices of 0 or more; the kernel of paths.
     """
     trivial = prove = settle = finish = NONE
     lines = NONE, NONE, np.zeros((0, 2), np.int64)

@@ -3,7 +3,9 @@
 import functools
 import os
 import threading
+import zlib
 
+import numpy as np
 from numba import njit
 
 __all__ = ["COMPILING", "bare", "compiled", "inner", "jit"]
@@ -47,9 +49,16 @@ bare = functools.partial(inner, _nrt=False)
 def compiled(source, name, home, scope, signature=None):
     """Compile the function `name` that the text `source` defines, as `bare`.
 
-    `home` is the file of the generator: Numba's disk cache goes by its time stamp, the
-    function's name and its byte code. `scope` holds the names that the source uses.
+    Numba's disk cache goes by the time stamp of the file `home`, the function's name and its byte
+    code, which holds no constants: so the name gets a checksum of the source and of the numbers in
+    `scope`, which holds the names that the source uses.
     """
     scope = dict(scope)
     exec(compile(source, home, "exec"), scope)
-    return bare(scope[name], signature)
+    function = scope[name]
+    numbers = sorted(
+        (k, repr(v)) for k, v in scope.items() if isinstance(v, int | float | np.generic)
+    )
+    checksum = zlib.crc32(repr((source, numbers)).encode())
+    function.__name__ = function.__qualname__ = f"{name}_{checksum:08x}"
+    return bare(function, signature)

@@ -103,7 +103,7 @@ def _complete(m, n, worth, room, gain, surplus):
                     most = _best_gain(worth, j, gain, record)
                     if most > record:
                         record, to = most, j
-            if to == size:
+            if record <= KEPT - (KEPT >> 2):
                 break  # only of a mask that is not maximal
             p, q = np.uint64(0), np.uint64(0)
             while gain[p] + worth[to, p] < record:

@@ -23,7 +23,7 @@ def {name}({arguments}):
 
 
 def every_entry(name, arguments, statement, **names):
-    """Make a kernel of these `arguments`, Q (entries, LANES) first, with a `statement` for entry k of lane l.
+    """Make a kernel of these `arguments`, one Q (entries, LANES), with a `statement` for entry k of lane l.
 
     A loop over the lanes of one entry LLVM would unroll; that of a chunk of them it vectorises.
     `names`: what the statement uses besides.

@@ -119,6 +119,8 @@ def _factors(peak, blocks, lane, largest):
             return False
         lane[0, l], lane[1, l], _ = fixed_point_factors(np.float64(a))
         largest[l] = np.float32(np.rint(a * lane[0, l] * lane[1, l]))
+    for l in range(blocks, LANES):  # no block: what is left over there may not overflow
+        lane[0, l], lane[1, l], largest[l] = 0, 0, 0
     return True
 
 

@@ -38,12 +38,12 @@ def _has(words, line, bit):
     return words[bit >> 6, line] >> np.uint64(bit & 63) & ONE != 0
 
 
-KEPT = "(kept[{j} >> 6, i] >> np.uint64({j} & 63) & ONE) != 0"
+_HOLDS = "(kept[{j} >> 6, i] >> np.uint64({j} & 63) & ONE) != 0"
 
 _add_extremes = every_column(
     "_add_extremes",
     "size, w, kept, count, low, high",
-    f"""x = {KEPT}
+    f"""x = {_HOLDS}
             count[i] += np.int64(x)
             low[i] = min(low[i], w[{{j}}, i] if x else INF)
             high[i] = max(high[i], -INF if x else w[{{j}}, i])""",
@@ -103,7 +103,7 @@ def _mark(w, tight):
 _add_nearest = every_column(
     "_add_nearest",
     "size, w, kept, in_row, in_col, least",
-    f"""k, out, give = {KEPT}, in_row[i] == 0, in_col[{{j}}] != 0
+    f"""k, out, give = {_HOLDS}, in_row[i] == 0, in_col[{{j}}] != 0
             possible = (k & out) if give else not (k | out)
             cost = w[{{j}}, i] if give else -w[{{j}}, i]
             least[i] = min(least[i], cost if possible else INF)""",

@@ -32,7 +32,7 @@ def caller(signature, *, raises=True):
     """Make ``call(pointer, (argument, ...))`` for kernels without a result.
 
     `signature`: that of the kernels, or what makes it of the types of the arguments. Of kernels that
-    cannot raise, not even for want of memory, Numba need not look at the outcome; then it sees
+    do not raise, or may as well not have run, Numba need not look at the outcome; then it sees
     that it need not count references to the arguments either, which takes as long as a small kernel.
     """
     if config.DISABLE_JIT:

@@ -1,8 +1,9 @@
 """The descending greedy for m <= 16 and n <= 8, on `LANES` blocks at once, with keys of 32 bits.
 
-A key holds the leading bits of the negated score, then the place, row and column in 4 bits each: those of a
-float, as processors sort floats faster, neither subnormal nor infinite. That is the order of the entries, unless two scores of a block share their leading bits and not the rest:
-such a block is in doubt, and not decided here.
+A key holds the leading bits of the negated score, then the place, row and column in 4 bits each: they
+are the bits of a float, neither subnormal nor infinite, for processors sort floats faster. That is the
+order of the entries, unless two scores of a block share their leading bits and not the rest: such a
+block is in doubt, and not decided here.
 """
 
 import functools

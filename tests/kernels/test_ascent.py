@@ -134,6 +134,21 @@ def test_a_block_does_not_depend_on_its_neighbours(n, m, name, dtype):
             assert (one[0] == all_[row * (LANES + 3) + column]).all()
 
 
+@pytest.mark.parametrize("at_most", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "m"), [(1, 2)] if PLAIN else [(2, 4), (4, 8), (8, 16)])
+def test_what_other_blocks_left_over_does_no_harm(n, m, dtype, at_most):
+    """The last group of a row has idle lanes, and blocks before them may be larger by any power."""
+    W = np.random.default_rng(0).random((3 * m, (LANES + 1) * m)) + 0.5
+    large, small = (1e38, 1e-37) if dtype == np.float32 else (1e300, 1e-300)
+    for b in range(LANES + 1):
+        W[:m, b * m : (b + 1) * m] *= large if b % 2 else small
+    W = W.astype(dtype)
+    mask, u, v = solve_band(W, n, m, at_most=at_most)
+    q, _ = to_fixed_point(to_blocks(W, m))
+    proven(q, mask, u, v, n, at_most)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_score_that_is_not_finite_is_told(bad, dtype):
