@@ -9,6 +9,7 @@ comes out column-major. Which layer runs so is decided at every call by one func
 from __future__ import annotations
 
 import functools
+import statistics
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ __all__ = [
 Execution = Literal["masked", "sparse"]
 
 _DEVICES = ("cuda",)
+_TIMED = ("cuda",)
+_TIMED_TOKENS = 4096
 _DTYPES = (torch.float16, torch.bfloat16)
 _CAPABILITY = (8, 0)
 
@@ -153,7 +156,7 @@ def _without_gaps(rows: Tensor) -> Tensor:
     return rows.clone() if rows.data_ptr() % 16 else rows
 
 
-#: In the order in which they are tried; which is faster where has not been measured.
+#: Of those that are right for a size, the fastest is taken: on devices in `_TIMED`, where that is measured.
 KERNELS: dict[str, _Kernels] = {
     "cusparselt": _CuSparseLt(tiled=True),
     "cusparselt_compress": _CuSparseLt(tiled=False),
@@ -257,6 +260,45 @@ def _constant_fault(
     kernels: str, device: torch.device, dtype: torch.dtype, outputs: int, inputs: int
 ) -> str:
     return _fault(kernels, device, dtype, outputs, inputs)
+
+
+@functools.cache
+def _fastest(
+    right: tuple[str, ...], device: torch.device, dtype: torch.dtype, outputs: int, inputs: int
+) -> str:
+    """Name the fastest of kernels for weights of a size, by products forward and back, once a process."""
+    if len(right) == 1 or device.type not in _TIMED:
+        return right[0]
+    times = {name: _milliseconds(KERNELS[name], device, dtype, outputs, inputs) for name in right}
+    return min(right, key=times.__getitem__)
+
+
+def _milliseconds(
+    engine: _Kernels, device: torch.device, dtype: torch.dtype, outputs: int, inputs: int
+) -> float:
+    """Median time of a product forward and one back, for `_TIMED_TOKENS` tokens."""
+    with torch.no_grad(), torch.cuda.device(device):
+        packed = engine.pack(torch.zeros(outputs, inputs, dtype=dtype, device=device))
+        half = len(packed) // 2
+        rows = torch.zeros(_TIMED_TOKENS, inputs, dtype=dtype, device=device)
+        gradient = torch.zeros(_TIMED_TOKENS, outputs, dtype=dtype, device=device)
+        times = []
+        for _ in range(8):  # the first are to warm up
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            engine.multiply(packed[:half], rows, None)
+            engine.multiply(packed[half:], gradient, None)
+            end.record()
+            end.synchronize()
+            times.append(float(begin.elapsed_time(end)))
+    return statistics.median(times[3:])
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant_fastest(
+    right: tuple[str, ...], device: torch.device, dtype: torch.dtype, outputs: int, inputs: int
+) -> str:
+    return _fastest(right, device, dtype, outputs, inputs)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -498,7 +540,7 @@ class SparseLinear(nn.Linear):
         The least tokens × inputs × outputs of a call that runs sparse, 2³² at first: 4096 tokens
         through 1024 × 1024. A guess: it has not been measured yet.
     kernels : sequence of str
-        Of those of PyTorch, in the order in which they are tried: ``"cusparselt"`` packs both
+        Those of PyTorch that may be used; of those right for its size the fastest is. ``"cusparselt"`` packs both
         directions at once (sizes are multiples of 128), ``"cusparselt_compress"`` one after the other
         (of 16), ``"cutlass"`` both at once, on compute capability 8.x alone (of 64).
     estimator : {"exact", "approximate"} or None
@@ -632,16 +674,20 @@ def _choose(
     size = layer.in_features * layer.out_features
     if tokens is not None and tokens * size < max(layer.least_products, 1):
         return "", "too few tokens × inputs × outputs (least_products)"
-    why = []
+    why, right = [], []
     for name in layer.kernels:
         multiple = KERNELS[name].multiple
         if layer.in_features % multiple or layer.out_features % multiple:
             why.append(f"{name} takes multiples of {multiple}")
             continue
         fault = _constant_fault(name, device, dtype, layer.out_features, layer.in_features)
-        if not fault:
-            return name, ""
-        why.append(fault)
+        if fault:
+            why.append(fault)
+        else:
+            right.append(name)
+    if right:
+        sizes = layer.out_features, layer.in_features
+        return _constant_fastest(tuple(right), device, dtype, *sizes), ""
     rejected = "; ".join(why)
     if warn:
         _warn_of_rejection(rejected)

@@ -105,6 +105,7 @@ def kernels(monkeypatch):
 
 def forget_trials():
     semi_structured._fault.cache_clear()
+    semi_structured._fastest.cache_clear()
     semi_structured._warn_once.cache_clear()
 
 
@@ -309,6 +310,37 @@ def test_kernels_that_are_wrong_here_are_not_used(kernels, monkeypatch, engine, 
     assert not kernels.products
     sparse(x)
     assert kernels.products
+
+
+def test_of_right_kernels_the_fastest_are_taken(kernels, monkeypatch):
+    quick, wrong = Reference(), Signed()
+    times, timed = {kernels: 2.0, quick: 1.0, wrong: 0.0}, []
+
+    def milliseconds(engine, _device, _dtype, outputs, inputs):
+        timed.append((engine, outputs, inputs))
+        return times[engine]
+
+    for name, engine in (("quick", quick), ("wrong", wrong)):
+        monkeypatch.setitem(semi_structured.KERNELS, name, engine)
+    monkeypatch.setattr(semi_structured, "_milliseconds", milliseconds)
+    sparse, _ = pair()
+    sparse.kernels = ("wrong", "reference", "quick")
+    assert mt.execution_report(sparse)[0].reason == "by reference", "not timed here: the first"
+    forget_trials()
+    monkeypatch.setattr(semi_structured, "_TIMED", ("cpu",))
+    for _ in range(2):
+        assert mt.execution_report(sparse)[0].reason == "by quick"
+    assert timed == [(kernels, 48, 32), (quick, 48, 32)], "once each, and nothing that is wrong"
+    sparse.kernels = ("reference",)
+    assert mt.execution_report(sparse)[0].reason == "by reference"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="times of CUDA events")
+def test_times_of_kernels_are_times():
+    device, dtype = torch.device("cuda"), torch.bfloat16
+    for name, engine in semi_structured.KERNELS.items():
+        if not semi_structured._fault(name, device, dtype, 256, 128):
+            assert semi_structured._milliseconds(engine, device, dtype, 256, 128) > 0
 
 
 def test_every_size_is_tried_once(kernels, monkeypatch):
