@@ -284,7 +284,7 @@ def _milliseconds(
         gradient = torch.zeros(_TIMED_TOKENS, outputs, dtype=dtype, device=device)
         times = []
         for _ in range(8):  # the first are to warm up
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
             engine.multiply(packed[:half], rows, None)
             engine.multiply(packed[half:], gradient, None)
