@@ -27,7 +27,7 @@ from .models import (
     sparsify,
 )
 from .mvue import MVUELinear, mvue_2_4, mvue_2_4_outcomes, mvue_linear
-from .on_device import DeviceSolution, find_masked, solve_on_device
+from .on_device import DeviceSolution, find_masked_weight, solve_on_device
 from .reconstruction import LayerReconstruction, ReconstructionReport, reconstruct
 from .search import TensorSolution, find_mask, solve
 from .semi_structured import LayerExecution, SparseLinear, execution_report
@@ -62,7 +62,7 @@ __all__ = [
     "desparsify",
     "execution_report",
     "find_mask",
-    "find_masked",
+    "find_masked_weight",
     "geglu",
     "masked_layers",
     "mvue_2_4",

@@ -33,14 +33,18 @@ def price_bound(matrices: Tensor, prices: Tensor, n: int, m: int) -> Tensor:
     """
     count, rows, columns = matrices.shape
     down, across = -(-rows // m), -(-columns // m)
-    v = prices.view(count, down, 1, across, m)
     bound = n * prices.sum()
-    step = max(1, _ENTRIES // max(1, m * across * m))
-    for k in range(count):
+    if not prices.numel():
+        return bound
+    v = prices.view(count, down, 1, across, m)
+    rows_each = max(1, _ENTRIES // (m * across * m))  # of blocks; many small matrices at once
+    step, some = min(rows_each, down), max(1, rows_each // down)
+    for k in range(0, count, some):
         for first in range(0, down, step):
-            part = matrices[k, first * m : (first + step) * m].double()
-            part = functional.pad(part, (0, -columns % m, 0, -len(part) % m))
-            residual = part.view(-1, m, across, m) - v[k, first : first + step]
+            part = matrices[k : k + some, first * m : (first + step) * m].double()
+            part = functional.pad(part, (0, -columns % m, 0, -part.shape[1] % m))
+            blocks = part.view(len(part), -1, m, across, m)
+            residual = blocks - v[k : k + some, first : first + step]
             u = residual.topk(n, dim=-1).values[..., -1:]
             bound = bound + n * u.sum() + (residual - u).clamp(min=0).sum()
     return bound

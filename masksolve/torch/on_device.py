@@ -9,14 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DtypeError, MethodError, OptionError, UnsupportedError
+from ..errors import (
+    DtypeError,
+    MethodError,
+    MissingDependencyError,
+    OptionError,
+    UnsupportedError,
+)
 from ..pattern import Pattern
 from ..tiling import Remainder, make_tiling
 from .bounds import price_bound
 from .masking import keep
-from .search import find_mask, triton_kernels
+from .search import find_mask, refuse_sharded, triton_kernels
 
-__all__ = ["DeviceSolution", "find_masked", "solve_on_device"]
+__all__ = ["DeviceSolution", "find_masked_weight", "solve_on_device"]
 
 _DEVICES = ("cuda",)
 
@@ -25,10 +31,12 @@ _DEVICES = ("cuda",)
 class DeviceSolution:
     """Masks that a kernel found, where the scores are. Nothing in here has waited for the device.
 
+    Where `finite` is False, nothing else means anything.
+
     Parameters
     ----------
     mask : Tensor
-        Boolean, in the shape of the scores; True = kept. It means nothing where `finite` is False.
+        Boolean, in the shape of the scores; True = kept.
     prices : (blocks, m) float64 Tensor
         Column prices v of every block, blocks in row-major order, in the unit of the scores.
     objective : () float64 Tensor
@@ -111,7 +119,8 @@ def solve_on_device(
     Raises
     ------
     PatternError, OptionError, ShapeError
-        As in `find_mask`; `warm_start` is no solution for such a tensor.
+        As in `find_mask`, of which NonFiniteError alone is never raised; `warm_start` is no solution
+        for such a tensor.
     DtypeError, MethodError, UnsupportedError, MissingDependencyError
         Not a tensor, not on a CUDA device, a pattern or dtype that the kernel does not do; no triton.
 
@@ -151,6 +160,7 @@ def _kernels_for(scores: Any, pattern: Pattern) -> Any:
     """Return the module of the kernels, if they can solve it."""
     if not isinstance(scores, Tensor):
         raise DtypeError(f"scores must be a torch.Tensor, got {type(scores).__name__}")
+    refuse_sharded(scores)
     if scores.device.type not in _DEVICES:
         raise MethodError(
             f"solve_on_device takes tensors of a CUDA device, but scores is on "
@@ -171,7 +181,7 @@ def _check_start(
     if not isinstance(start, DeviceSolution):
         raise OptionError(
             f"warm_start must be a DeviceSolution, as solve_on_device returns it, "
-            f"got {type(start).__name__}"
+            f"got {type(start).__name__}; solve() takes a MaskSolution"
         )
     for name, was, now in (
         ("pattern", start.pattern, pattern),
@@ -182,11 +192,12 @@ def _check_start(
     ):
         if was != now:
             raise OptionError(
-                f"warm_start is a solution for {name} {was}, but this call has {name} {now}"
+                f"warm_start is a solution for {name} {was}, but this call has {name} {now}; "
+                f"leave warm_start out"
             )
 
 
-def find_masked(
+def find_masked_weight(
     weight: Tensor,
     n: int,
     m: int,
@@ -196,7 +207,8 @@ def find_masked(
 ) -> tuple[Tensor, Tensor]:
     """Find the mask of a weight, and the weight with zeros where it keeps nothing.
 
-    Of 2:4 and CUDA tensors one kernel writes both in one pass; else it is `find_mask` and a product.
+    Of 2:4 and CUDA tensors one kernel writes both in one pass; else, and in what ``torch.compile``
+    compiles, it is `find_mask` and a product.
 
     Parameters
     ----------
@@ -210,18 +222,26 @@ def find_masked(
 
     Examples
     --------
-    >>> mask, masked = find_masked(torch.tensor([[4.0, 1, 3, 2], [1, 4, 2, 3]]), 2, 4)
+    >>> mask, masked = find_masked_weight(torch.tensor([[4.0, 1, 3, 2], [1, 4, 2, 3]]), 2, 4)
     >>> masked.tolist()
     [[4.0, 0.0, 3.0, 0.0], [0.0, 4.0, 0.0, 3.0]]
     """
-    if isinstance(weight, Tensor) and weight.device.type in _DEVICES and (n, m) == (2, 4):
-        try:
-            kernels = triton_kernels()
-        except ImportError:
-            kernels = None
-        if kernels is not None and kernels.choose(weight, n, m, "auto", "exact") == "two_four":
-            tiling = make_tiling(tuple(weight.shape), m, axes=axes, remainder=remainder)
-            both: tuple[Tensor, Tensor] = kernels.find_masked(weight, tiling)
-            return both
+    if _in_one_pass(weight, Pattern(n, m)):
+        tiling = make_tiling(tuple(weight.shape), 4, axes=axes, remainder=remainder)
+        both: tuple[Tensor, Tensor] = triton_kernels().find_masked_weight(weight, tiling)
+        return both
     mask = find_mask(weight, n, m, axes=axes, remainder=remainder)
     return mask, keep(weight.detach(), mask)
+
+
+def _in_one_pass(weight: Any, pattern: Pattern) -> bool:
+    if not isinstance(weight, Tensor) or torch.compiler.is_compiling():
+        return False
+    refuse_sharded(weight)
+    if weight.device.type not in _DEVICES or pattern != Pattern(2, 4):
+        return False
+    try:
+        kernels = triton_kernels()
+    except MissingDependencyError:
+        return False
+    return bool(kernels.choose(weight, 2, 4, "auto", "exact") == "two_four")

@@ -22,7 +22,7 @@ from ..solution import MaskSolution
 from ..tiling import Remainder, make_tiling
 from .distributed import is_sharded
 
-__all__ = ["TensorSolution", "find_mask", "solve", "triton_kernels"]
+__all__ = ["TensorSolution", "find_mask", "refuse_sharded", "solve", "triton_kernels"]
 
 #: Pattern, method, backend, degree, absolute, axes, remainder, workers: what the operator takes.
 _Call = tuple[int, int, str, str | None, str, bool, list[int], str, int | None]
@@ -109,7 +109,7 @@ def find_mask(
             f"scores must be a torch.Tensor, got {type(scores).__name__}; "
             f"masksolve.find_mask takes arrays"
         )
-    _refuse_sharded(scores)
+    refuse_sharded(scores)
     if not isinstance(method, str):
         return _find(scores, n, m, method, backend, degree, absolute, axes, remainder, workers)
     call = n, m, method, backend, degree, bool(absolute), axes, remainder, workers
@@ -298,7 +298,7 @@ def _as_array(tensor: Tensor) -> NDArray[Any]:
         )
     if tensor.is_meta:
         raise DtypeError("scores must hold numbers, got a tensor of the device 'meta'")
-    _refuse_sharded(tensor)
+    refuse_sharded(tensor)
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.device.type != "cpu":
         _warn_of_device(tensor.device.type)
@@ -313,7 +313,8 @@ def _as_array(tensor: Tensor) -> NDArray[Any]:
         ) from error
 
 
-def _refuse_sharded(scores: Tensor) -> None:
+def refuse_sharded(scores: Tensor) -> None:
+    """Raise OptionError for a DTensor."""
     # Gathering here unasked would hang wherever not all processes call.
     if is_sharded(scores):
         raise OptionError(

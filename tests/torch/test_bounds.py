@@ -30,5 +30,15 @@ def test_large_matrices_are_bounded_part_by_part(monkeypatch):
     assert float(price_bound(W, prices, 2, 4)) == pytest.approx(float(whole), rel=1e-12)
 
 
-def test_no_blocks_have_no_score():
-    assert float(price_bound(torch.ones(0, 4, 4), torch.ones(0, 4).double(), 2, 4)) == 0
+@pytest.mark.parametrize("shape", [(0, 4, 4), (1, 0, 4), (1, 4, 0)])
+def test_no_blocks_have_no_score(shape):
+    assert float(price_bound(torch.ones(shape), torch.ones(0, 4).double(), 2, 4)) == 0
+
+
+def test_many_small_matrices_are_bounded_together(monkeypatch):
+    W = torch.rand(30, 5, 6, generator=torch.Generator().manual_seed(3))
+    prices = torch.rand(30 * 2 * 2, 4, generator=torch.Generator().manual_seed(4)).double()
+    each = [price_bound(W[k : k + 1], prices[4 * k : 4 * k + 4], 2, 4) for k in range(30)]
+    for entries in (1 << 23, 300):
+        monkeypatch.setattr("masksolve.torch.bounds._ENTRIES", entries)
+        assert float(price_bound(W, prices, 2, 4)) == pytest.approx(float(sum(each)), rel=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from math import prod
 from typing import Any
@@ -14,7 +15,7 @@ from ...scores import nonfinite_error
 from ...tiling import Tiling, make_tiling
 from .blocks import LARGEST_M
 
-__all__ = ["as_matrices", "choose", "find_mask", "find_masked", "solve"]
+__all__ = ["as_matrices", "choose", "find_mask", "find_masked_weight", "solve"]
 
 _DTYPES = torch.float16, torch.bfloat16, torch.float32
 
@@ -79,10 +80,11 @@ def find_mask(
     return _like(found, scores, tiling)
 
 
-def find_masked(weight: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor]:
+def find_masked_weight(weight: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor]:
     """Find the 2:4 mask of a weight and the masked weight, in one pass; errors as in `find_mask`."""
     weight = weight.detach().resolve_neg()
-    found, masked, bad = _kernel("two_four")(as_matrices(weight, tiling), masked=True)
+    with _on(weight.device):
+        found, masked, bad = _kernel("two_four")(as_matrices(weight, tiling), masked=True)
     _refuse_bad(bad, weight)
     return _like(found, weight, tiling), _like(masked, weight, tiling)
 
@@ -108,10 +110,16 @@ def solve(
     begin = None
     if start is not None:
         begin = Start(start[0].contiguous(), as_matrices(start[1], tiling).contiguous())
-    found, prices, bad = _kernel("flow")(
-        matrices, pattern.n, pattern.m, absolute=absolute, start=begin, want_prices=True
-    )
+    with _on(scores.device):
+        found, prices, bad = _kernel("flow")(
+            matrices, pattern.n, pattern.m, absolute=absolute, start=begin, want_prices=True
+        )
     return _like(found, scores, tiling), prices, bad[0] == 0, matrices
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Launch on a device: Triton takes the current one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def as_matrices(tensor: Tensor, tiling: Tiling) -> Tensor:

@@ -160,11 +160,14 @@ def _solve(
         v = tl.floor(begin + 0.5).to(tl.int32)
         before = tl.load(old + target, mask=own, other=0) != 0
         r, x, surplus = _choose(q, v, inside, real, before, n, SIZE)
+        proven, old_v = tl.max(surplus, axis=1) <= 0, v
         if tl.max(tl.max(surplus, axis=1), axis=0) > 0:
             u = tl.zeros((BLOCKS, SIZE), tl.int32)
             u, v = _ascend(q, u, v, inside, real, _FAR // 2, n, 8)
             for _ in tl.static_range(ROUNDS - 1):
                 u, v = _ascend(q, u, v, inside, real, _NEAR, n, 6)
+            # Whatever stands beside it, what is proven stays as it is.
+            v = tl.where(proven[:, None], old_v, v)
             r, x, surplus = _choose(q, v, inside, real, before, n, SIZE)
     else:
         u = tl.zeros((BLOCKS, SIZE), tl.int32)

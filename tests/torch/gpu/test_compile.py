@@ -26,11 +26,12 @@ def in_blocks(n, m, size, sizes):
     return sizes | {"n": n, "m": m, "SIZE": size, "BLOCKS": 32 // size}
 
 
-def flow(n, m, size, warm=False, sizes=CONTIGUOUS):
-    """From prices and with prices, or neither."""
+def flow(n, m, size, warm=False, count=False, sizes=CONTIGUOUS):
+    """From prices and with prices, or neither; with a count of paths, or none."""
     options = {"ROUNDS": 2 if warm else 3, "ABSOLUTE": not warm}
-    options |= dict.fromkeys(["WARM", "PRICES", "COUNT"], warm)
+    options |= {"WARM": warm, "PRICES": warm, "COUNT": count}
     options |= in_blocks(n, m, size, sizes) | ({} if warm else dict.fromkeys(PRICES))
+    options |= {} if count else {"paths": None}
     return "flow", "_solve", TYPES | PRICES, options, max(1, size // 16)
 
 
@@ -63,8 +64,10 @@ KERNELS = [
     two_four(exact=False, masked=True, absolute=True, dtype="*fp16"),
     flow(4, 8, 8),
     flow(3, 5, 8, sizes=SINGLE),
-    flow(8, 16, 16, warm=True, sizes={}),
+    flow(8, 16, 16, warm=True, count=True, sizes={}),
+    flow(4, 8, 8, warm=True),
     flow(16, 32, 32),
+    flow(16, 32, 32, warm=True),
     greedy(8, 16, 16, exact=True),
     greedy(16, 32, 32, exact=False, sizes=SINGLE),
     *(

@@ -158,6 +158,23 @@ def test_what_old_prices_prove_is_only_looked_at(device):
     assert torch.equal(again.prices, first.prices)
 
 
+def test_a_warm_answer_does_not_depend_on_the_blocks_beside_it(device):
+    draw = torch.Generator().manual_seed(0)
+    W = torch.randint(0, 3, (16, 4, 4), generator=draw).float().to(device)
+    old, prices, _ = find_masks(W, 2, 4, want_prices=True)
+    moved = W.clone()
+    moved[::2] = torch.randint(0, 3, (8, 4, 4), generator=draw).float().to(device)
+    start = Start(prices, old)
+    alone, beside = (
+        find_masks(moved, 2, 4, start=start, want_prices=True, blocks_each=each) for each in (1, 16)
+    )
+    assert torch.equal(alone[0], beside[0])
+    assert torch.equal(alone[1], beside[1])
+    assert torch.equal(beside[0][1::2], old[1::2]), "what is proven stays as it is"
+    assert torch.equal(beside[1][1::2], prices[1::2])
+    assert_optimal(moved, beside[0], 2, 4)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_scores_that_are_not_finite_are_told(value, device):
     W = torch.ones(2, 9, 7, device=device)

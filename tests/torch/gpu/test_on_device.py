@@ -11,6 +11,7 @@ from masksolve.errors import (
     NonFiniteError,
     OptionError,
     PatternError,
+    PatternTypeError,
     UnsupportedError,
 )
 
@@ -45,6 +46,24 @@ def test_scores_of_few_bits_have_no_gap(device):
     W = torch.arange(64.0).reshape(8, 8).to(device)
     assert float(mt.solve_on_device(W, 4, 8, bound=True).gap) == 0
     assert float(mt.solve_on_device(W * 0, 4, 8, bound=True).gap) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bits_and_other_memory_orders(dtype, device):
+    W = normal(12, 8, device=device).to(dtype)
+    plain = mt.solve_on_device(W, 2, 4, bound=True)
+    assert float(plain.gap) == 0
+    for other in (W.T.contiguous().T.requires_grad_(), torch.stack([W, W], 2)[:, :, 0]):
+        found = mt.solve_on_device(other, 2, 4, warm_start=plain)
+        assert torch.equal(found.mask, plain.mask)
+        assert not found.objective.requires_grad
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (2, 0, 4), (2, 4, 0)])
+def test_nothing_has_nothing(shape, device):
+    found = mt.solve_on_device(torch.ones(shape, device=device), 2, 4, bound=True)
+    assert found.mask.shape == shape
+    assert float(found.objective) == float(found.bound) == float(found.gap) == 0
 
 
 def test_a_warm_start_is_as_good_and_keeps_what_is_proven(device):
@@ -83,6 +102,8 @@ def test_bad_input_is_told(device, monkeypatch):
     for scores, n, m in ((W.double(), 2, 4), (W, 0, 4), (W, 4, 4), (W, 2, 33)):
         with pytest.raises(UnsupportedError, match=r"solve\(\) does, on the CPU"):
             mt.solve_on_device(scores, n, m)
+    with pytest.raises(PatternTypeError):
+        mt.find_masked_weight(W, 2.0, 4.0)
     with pytest.raises(OptionError, match="bound=True"):
         _ = mt.solve_on_device(W, 2, 4).gap
     monkeypatch.setattr("masksolve.torch.on_device._DEVICES", ("cuda",))
@@ -111,7 +132,7 @@ def test_nothing_waits_for_the_device(device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_masked_weight_is_the_weight_where_the_mask_keeps_it(dtype, device):
     W = normal(3, 10, 7, device=device).to(dtype)
-    mask, masked = mt.find_masked(W.requires_grad_(), 2, 4, axes=(0, 1))
+    mask, masked = mt.find_masked_weight(W.requires_grad_(), 2, 4, axes=(0, 1))
     ms.check_mask(mask.cpu().numpy(), 2, 4, axes=(0, 1))
     assert torch.equal(masked, torch.where(mask, W, 0))
     assert masked.dtype == dtype
@@ -122,4 +143,4 @@ def test_a_weight_that_is_not_finite_is_refused(device):
     W = normal(8, 8, device=device)
     W[2, 1] = torch.nan
     with pytest.raises(NonFiniteError, match=r"\(2, 1\)"):
-        mt.find_masked(W, 2, 4)
+        mt.find_masked_weight(W, 2, 4)
