@@ -1,8 +1,8 @@
 """Exact n:m masks: dual ascent on `LANES` blocks at once guesses prices, integers decide.
 
 Prices move in float32. A block is done only when its mask is proven optimal for the exact scores,
-integers all, by `lines.prove_kernel`; the few that stay unproven go through the kernel of `paths`. A block's answer is a function of its own scores
-(and start prices): lanes never mix.
+integers all, by `lines.prove_kernel`; the few that stay unproven go through the kernel of `paths`.
+A block's answer is a function of its own scores (and start prices): lanes never mix.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""16-bit floats to float32, for a `MatrixSolver` whose kernel takes no others."""
+"""16-bit floats to float32, for proofs of raw matrices, whose kernels take no others."""
 
 from __future__ import annotations
 
