@@ -264,12 +264,17 @@ def _prove_lanes(question, proofs, UI, flags, spare):
 
 
 @bare
-def _accept(l, bits, UI, VI, new_UI, new_VI):
-    """Lane l's answer is that of the proof."""
+def _accept(chosen, which, bits, UI, VI, new_UI, new_VI):
+    """The answer of the proof becomes that of the lanes whose `chosen` is `which`."""
+    apart()
+    use_widest()
     for k in range(len(bits[0])):
-        bits[0, k, l] = bits[1, k, l]
+        for l in range(LANES):
+            bits[0, k, l] = bits[1, k, l] if chosen[l] == which else bits[0, k, l]
     for k in range(len(UI)):
-        UI[k, l], VI[k, l] = new_UI[k, l], new_VI[k, l]
+        for l in range(LANES):
+            UI[k, l] = new_UI[k, l] if chosen[l] == which else UI[k, l]
+            VI[k, l] = new_VI[k, l] if chosen[l] == which else VI[k, l]
 
 
 @bare
@@ -298,8 +303,7 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
         for l in range(lanes):
             done[l] = proven[l]
             left += not proven[l]
-            if proven[l]:
-                _accept(l, bits, UI, VI, new_UI, new_VI)
+        _accept(proven, True, bits, UI, VI, new_UI, new_VI)
         if left == 0:
             return 0
     else:
@@ -315,12 +319,10 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     _ascend(S, U, V, pairs, n, rounds[1], omega, least, rows, columns)
     _round_prices(V, grain, new_VI, VF)
     _prove_lanes(question, proofs, new_UI, flags, spare)
+    _accept(done, False, bits, UI, VI, new_UI, new_VI)
     by_path = 0
     for l in range(lanes):
-        if done[l]:
-            continue
-        _accept(l, bits, UI, VI, new_UI, new_VI)
-        if not proven[l]:
+        if not done[l] and not proven[l]:
             _take_out(Q, bits[0], VI, largest, l, w, lines[1], lane_bits[0])
             call_finish(finish, (w, lines, lane_bits, sets, n, at_most))
             _put_back(lane_bits[0], lines[0], lines[1], l, bits[0], UI, VI)
@@ -342,7 +344,6 @@ def _solve_band(W, take, one, m, n, absolute, at_most, how, mask, u, v):
     bits, prices = work[3], work[4]
     raw = load_scratch(m, one)
     Q, largest = aligned(m * m, LANES, one), np.zeros(LANES, np.float32)
-    row = np.zeros(LANES * m // 8, np.uint64)
     across = W.shape[1] // m
     by_path = 0
     for i in range(W.shape[0] // m):
@@ -355,7 +356,7 @@ def _solve_band(W, take, one, m, n, absolute, at_most, how, mask, u, v):
                     for k in range(m):
                         prices[0, k, l], prices[1, k, l] = u[b + l, k], v[b + l, k]
             by_path += _solve_lanes(work, Q, largest, lanes, n, at_most, how)
-            store_flags(bits[0], lanes, m, row, mask, i * m, first * m)
+            store_flags(bits[0], lanes, m, mask, i * m, first * m)
             if len(u):
                 for l in range(lanes):
                     for k in range(m):

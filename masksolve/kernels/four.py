@@ -26,7 +26,7 @@ from numba import types
 from .compiling import COMPILING, compiled, inner, jit
 from .hints import apart, use_widest
 from .pointers import POINTER, address, caller
-from .prefetch import LINE, prefetch
+from .prefetch import prefetch_next
 from .widen import bits_of_bfloat16, bits_of_float16
 
 __all__ = ["does", "solve_band", "solve_blocks"]
@@ -432,19 +432,6 @@ def _write_maximal(numbers, rows):
 
 
 @inner
-def _ask(W, top, first, count):
-    """Prefetch a chunk of blocks of the strip at row `top`, or of the next if it lies beyond."""
-    if 4 * first >= W.shape[1]:
-        first -= W.shape[1] // 4
-        top += 4
-    if top < W.shape[0]:
-        step = LINE // W.itemsize
-        for r in range(4):
-            for c in range(4 * first, min(4 * (first + count), W.shape[1]), step):
-                prefetch(W, top + r, c)
-
-
-@inner
 def _settle(w, exact, first, numbers, doubtful, places, found):
     """Replace every DOUBT by the exact kernel's number; how many there were, or -1 if UNSOUND.
 
@@ -480,7 +467,7 @@ def _band(W, quick, exact, write, mask):
     for top in range(0, W.shape[0], 4):
         w = W[top : top + 4]
         for first in range(0, blocks, CHUNK):
-            _ask(W, top, first + CHUNK, CHUNK)
+            prefetch_next(W, top, 4 * first, 4, 4 * CHUNK)
             count = min(CHUNK, blocks - first)
             chunk = numbers[first : first + count]
             if wary > 0:

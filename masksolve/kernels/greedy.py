@@ -176,7 +176,7 @@ def _band(W, take, one, m, n, absolute, drop_negative, exact, mask, how, how_sho
     short, out = how_short[0] != NONE, mask.reshape(-1)
     work, starts, waiting = _scratch(m), np.zeros(LANES, np.int64), 0
     short_work, doubt = short_scratch(m if short else 1), np.ones(ABREAST, np.bool_)
-    state, bits, row = short_work[4], short_work[5], np.zeros(2 * m, np.uint64)
+    state, bits = short_work[4], short_work[5]
     scratch = np.zeros(m, np.uint64), np.zeros(m, np.int64), np.zeros(m, np.int64)
     raw, Q, largest = (
         load_scratch(m, one),
@@ -194,7 +194,7 @@ def _band(W, take, one, m, n, absolute, drop_negative, exact, mask, how, how_sho
                 if exact:
                     found = (state, bits), doubt, lanes, n, worth, lines, gain, *scratch
                     _complete_lanes(how[2], Q, raw[0], *found)
-                store_flags(bits, lanes, m, row, mask, top, left)
+                store_flags(bits, lanes, m, mask, top, left)
             for l in range(lanes):
                 if doubt[l]:
                     starts[waiting] = top * width + left + l * m

@@ -16,6 +16,7 @@ from .fixed_point import fixed_point_factors
 from .hints import apart, use_widest
 from .lines import LANES
 from .pointers import address, caller
+from .prefetch import prefetch_next
 from .scratch import aligned
 from .widen import bits_of_bfloat16, bits_of_float16
 
@@ -81,8 +82,13 @@ def taker(kind):
     """
     entries, scores, bits_of = KINDS[kind]
     name = f"_take_{kind}"
-    scope = {"np": np, "bits_of": bits_of, "apart": apart, "use_widest": use_widest}
-    scope["__name__"] = __name__
+    scope = {
+        "np": np,
+        "__name__": __name__,
+        "apart": apart,
+        "bits_of": bits_of,
+        "use_widest": use_widest,
+    }
     signature = _take_signature(entries, scores)
     with COMPILING:
         kernel = compiled(_take_source(name, scores), name, __file__, scope, signature)
@@ -134,6 +140,7 @@ def load(take, W, top, left, absolute, at_most, work, Q, largest):
     strips, peaks, lane = work
     m = len(strips[0])
     call_take(take, (W, np.uint64(top), np.uint64(left), strips[0], peaks[0]))
+    prefetch_next(W, top, left, m, LANES * m)
     peak = peaks[spread(peaks, m)].reshape(m, LANES)
     if not _factors(peak, min(LANES, (W.shape[1] - left) // m), lane, largest):
         return False

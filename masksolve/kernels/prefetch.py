@@ -5,7 +5,9 @@ from numba.core import cgutils
 from numba.core.cgutils import ir
 from numba.extending import intrinsic
 
-__all__ = ["LINE", "prefetch"]
+from .compiling import jit
+
+__all__ = ["LINE", "prefetch", "prefetch_next"]
 
 #: Bytes that one `prefetch` brings: a cache line.
 LINE = 64
@@ -35,3 +37,19 @@ def _no_prefetch(array, i, j):
 
 #: ``prefetch(matrix, i, j)``: the cache line of an entry, which must exist.
 prefetch = _no_prefetch if config.DISABLE_JIT else _prefetch
+
+
+@jit(inline="always")
+def prefetch_next(W, top, left, height, width):
+    """Ask for the part of that size that is read after the one at (top, left).
+
+    It lies to the right of it, or at the end of the rows below, at their start.
+    """
+    left += width
+    if left >= W.shape[1]:
+        top, left = top + height, 0
+    if top < W.shape[0]:
+        step = LINE // W.itemsize
+        for r in range(height):
+            for c in range(left, min(left + width, W.shape[1]), step):
+                prefetch(W, top + r, c)
