@@ -9,7 +9,7 @@ import functools
 import math
 
 import numpy as np
-from numba import types
+from numba import typeof, types
 
 from .compiling import COMPILING, bare, inner, jit
 from .entries import every_entry
@@ -25,7 +25,7 @@ from .lines import (
     prove_scratch,
     prove_signature,
 )
-from .loading import KINDS, as_loaded, load, load_scratch
+from .loading import KINDS, as_loaded, load, load_scratch, scores_of
 from .paths import FINISH, finish_kernel, path_scratch
 from .pointers import NONE, POINTER, address, caller
 from .scratch import aligned
@@ -37,14 +37,13 @@ FINEST = np.int64(1) << np.int64(50)
 LARGEST = np.int64(1) << np.int64(40)  # no score exceeds it
 
 
-@inner
+@functools.cache
 def _tilts(m):
     """A fixed pseudo-random number below 1 for each entry of a block."""
-    tilt = np.empty(m * m, np.float32)
-    h = np.int64(1)
+    tilt, h = np.empty(m * m, np.float32), 1
     for k in range(m * m):
         h = (h * 1664525 + 1013904223) & 0xFFFFFFFF
-        tilt[k] = np.float32(h >> 8) * np.float32(2.0**-24)
+        tilt[k] = (h >> 8) * 2.0**-24
     return tilt
 
 
@@ -207,21 +206,17 @@ def _start(Q, grain, UI, VI, at_most, quick, U, V, VF, new_VI):
             VF[j, l] = new_VI[j, l]
 
 
-@inner
-def _scratch(m, at_most):
-    """What a group of blocks needs besides its exact scores; made once a band."""
+def _scratch(m, at_most, scores):
+    """For a group of blocks: their exact scores, of that dtype, the largest of each, what solving needs,
+    and how many blocks needed paths.
+    """
     words = (m + 63) // 64
-    S = aligned(m * m, LANES, np.float32(0))
-    UV = aligned(3 * m, LANES, np.float32(0)).reshape(3, m, LANES)
-    bits = np.zeros((2, m * words, LANES), np.uint64)
-    prices = np.zeros((5, m, LANES), np.int64)
-    flags, scale, grain = (
-        np.zeros((5, LANES), np.bool_),
-        np.zeros(LANES, np.float32),
-        np.zeros(LANES, np.int64),
-    )
-    lane = flags, scale, grain
-    return S, UV, prove_scratch(m), bits, prices, lane, _tilts(m), path_scratch(m, at_most)
+    Q, S = aligned((m * m, LANES), scores), aligned((m * m, LANES), np.float32)
+    UV, prices = aligned((3, m, LANES), np.float32), aligned((5, m, LANES), np.int64)
+    bits, flags = aligned((2, m * words, LANES), np.uint64), aligned((5, LANES), np.bool_)
+    lane = flags, aligned(LANES, np.float32), aligned(LANES, np.int64)
+    work = S, UV, prove_scratch(m), bits, prices, lane, _tilts(m), path_scratch(m, at_most)
+    return Q, aligned(LANES, np.float32), work, np.zeros(1, np.int64)
 
 
 def _trivial_signature(scores):
@@ -229,11 +224,23 @@ def _trivial_signature(scores):
     return types.void(scores[:, ::1], lanes, lanes, types.int64, types.uint64[:, ::1])
 
 
+#: How to solve; see `_prepare`.
+_LINES = types.Tuple((POINTER, POINTER, types.int64[:, ::1]))
+_PROOFS, _ROUNDS = types.UniTuple(POINTER, 2), types.UniTuple(types.int64, 2)
+HOW = types.Tuple((POINTER, types.boolean, _LINES, _PROOFS, types.float32, _ROUNDS, POINTER))
+
+
+def _solve_signature(scores):
+    scratch = typeof(_scratch(8, False, scores.name)).types
+    return types.void(*scratch, types.int64, types.int64, types.boolean, HOW)
+
+
 # Long lines need scratch: should memory be short, their prices stay what they were, and integers decide.
 call_lines = caller(LINE, raises=False)
 call_prove = caller(lambda *arguments: prove_signature(arguments[3].dtype))
 call_trivial = caller(lambda *arguments: _trivial_signature(arguments[0].dtype))
 call_finish = caller(FINISH)
+call_solve = caller(lambda *arguments: _solve_signature(arguments[0].dtype))
 
 
 @bare
@@ -264,25 +271,24 @@ def _prove_lanes(question, proofs, UI, flags, spare):
 
 
 @bare
-def _accept(chosen, which, bits, UI, VI, new_UI, new_VI):
-    """The answer of the proof becomes that of the lanes whose `chosen` is `which`."""
+def _accept(chosen, bits, UI, VI, new_UI, new_VI):
+    """The answer of the proof becomes that of the chosen lanes."""
     apart()
     use_widest()
     for k in range(len(bits[0])):
         for l in range(LANES):
-            bits[0, k, l] = bits[1, k, l] if chosen[l] == which else bits[0, k, l]
+            bits[0, k, l] = bits[1, k, l] if chosen[l] else bits[0, k, l]
     for k in range(len(UI)):
         for l in range(LANES):
-            UI[k, l] = new_UI[k, l] if chosen[l] == which else UI[k, l]
-            VI[k, l] = new_VI[k, l] if chosen[l] == which else VI[k, l]
+            UI[k, l] = new_UI[k, l] if chosen[l] else UI[k, l]
+            VI[k, l] = new_VI[k, l] if chosen[l] else VI[k, l]
 
 
-@bare
-def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
+def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
     """Solve the exact scores Q of `lanes` blocks. The answer: bits[0], prices[0] (u), prices[1] (v).
 
-    `largest`: each block's largest |score|; `how`: see `_prepare`. Returns how many blocks needed
-    paths.
+    `largest`: each block's largest |score|; `how`: see `_prepare`. by_path[0]: how many blocks needed
+    paths is added to it.
     """
     trivial, warm, (rows, columns, pairs), proofs, omega, rounds, finish = how
     S, UV, proving, bits, prices, (flags, scale, grain), tilt, (w, lines, lane_bits, sets) = work
@@ -290,9 +296,9 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     UI, VI, new_UI, new_VI, spare = prices[0], prices[1], prices[2], prices[3], prices[4]
     if trivial != NONE:
         call_trivial(trivial, (Q, UI, VI, n, bits[0]))
-        return 0
-    done, proven = flags[0], flags[1]
-    done[:] = False
+        return
+    unsolved, proven = flags[0], flags[1]
+    unsolved[:] = True
     _grains(Q, grain)
     _guess(Q, S, tilt, scale, largest, grain, at_most)
     question = S, U, V, Q, grain, new_VI, VF, n, at_most, proving, bits[1]
@@ -301,11 +307,11 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
         _prove_lanes(question, proofs, new_UI, flags, spare)
         left = 0
         for l in range(lanes):
-            done[l] = proven[l]
-            left += not proven[l]
-        _accept(proven, True, bits, UI, VI, new_UI, new_VI)
+            unsolved[l] = not proven[l]
+            left += unsolved[l]
+        _accept(proven, bits, UI, VI, new_UI, new_VI)
         if left == 0:
-            return 0
+            return
     else:
         V[:] = 0
     U[:] = 0  # of an earlier block nothing stays, not by way of a product with 0 either
@@ -319,15 +325,13 @@ def _solve_lanes(work, Q, largest, lanes, n, at_most, how):
     _ascend(S, U, V, pairs, n, rounds[1], omega, least, rows, columns)
     _round_prices(V, grain, new_VI, VF)
     _prove_lanes(question, proofs, new_UI, flags, spare)
-    _accept(done, False, bits, UI, VI, new_UI, new_VI)
-    by_path = 0
+    _accept(unsolved, bits, UI, VI, new_UI, new_VI)
     for l in range(lanes):
-        if not done[l] and not proven[l]:
+        if unsolved[l] and not proven[l]:
             _take_out(Q, bits[0], VI, largest, l, w, lines[1], lane_bits[0])
             call_finish(finish, (w, lines, lane_bits, sets, n, at_most))
             _put_back(lane_bits[0], lines[0], lines[1], l, bits[0], UI, VI)
-            by_path += 1
-    return by_path
+            by_path[0] += 1
 
 
 @inner
@@ -337,15 +341,11 @@ def _own(how):
     return trivial, warm, (rows, columns, pairs.copy()), proofs, omega, rounds, finish
 
 
-def _solve_band(W, take, one, m, n, absolute, at_most, how, mask, u, v):
+def _solve_band(W, take, raw, scratch, solve, m, n, absolute, at_most, how, mask, u, v):
     """Solve a band; see `solve_band`."""
-    how, warm = _own(how), how[1]
-    work = _scratch(m, at_most)
-    bits, prices = work[3], work[4]
-    raw = load_scratch(m, one)
-    Q, largest = aligned(m * m, LANES, one), np.zeros(LANES, np.float32)
+    Q, largest, work, by_path = scratch
+    how, warm, bits, prices = _own(how), how[1], work[3], work[4]
     across = W.shape[1] // m
-    by_path = 0
     for i in range(W.shape[0] // m):
         for first in range(0, across, LANES):
             lanes, b = min(LANES, across - first), i * across + first
@@ -355,24 +355,21 @@ def _solve_band(W, take, one, m, n, absolute, at_most, how, mask, u, v):
                 for l in range(lanes):
                     for k in range(m):
                         prices[0, k, l], prices[1, k, l] = u[b + l, k], v[b + l, k]
-            by_path += _solve_lanes(work, Q, largest, lanes, n, at_most, how)
+            call_solve(solve, (Q, largest, work, by_path, lanes, n, at_most, how))
             store_flags(bits[0], lanes, m, mask, i * m, first * m)
             if len(u):
                 for l in range(lanes):
                     for k in range(m):
                         u[b + l, k], v[b + l, k] = prices[0, k, l], prices[1, k, l]
-    return by_path
+    return by_path[0]
 
 
-def _solve_blocks(q, n, at_most, how, mask, u, v):
+def _solve_blocks(q, scratch, solve, n, at_most, how, mask, u, v):
     """Solve integer blocks; see `solve_blocks`."""
-    how, warm = _own(how), how[1]
+    Q, largest, work, by_path = scratch
+    how, warm, bits, prices = _own(how), how[1], work[3], work[4]
     m = q.shape[1]
-    work = _scratch(m, at_most)
-    bits, prices = work[3], work[4]
     words = (m + 63) // 64
-    Q, largest = aligned(m * m, LANES, 0), np.zeros(LANES, np.float32)
-    by_path = 0
     for first in range(0, len(q), LANES):
         lanes = min(LANES, len(q) - first)
         largest[:] = 0
@@ -386,19 +383,24 @@ def _solve_blocks(q, n, at_most, how, mask, u, v):
             for l in range(lanes):
                 for k in range(m):
                     prices[0, k, l], prices[1, k, l] = u[first + l, k], v[first + l, k]
-        by_path += _solve_lanes(work, Q, largest, lanes, n, at_most, how)
+        call_solve(solve, (Q, largest, work, by_path, lanes, n, at_most, how))
         for l in range(lanes):
             for i in range(m):
                 u[first + l, i], v[first + l, i] = prices[0, i, l], prices[1, i, l]
                 for j in range(m):
                     kept = bits[0, i * words + j // 64, l] >> np.uint64(j % 64) & np.uint64(1)
                     mask[first + l, i, j] = kept != 0 and (q[first + l, i, j] >= 0 or not at_most)
-    return by_path
+    return by_path[0]
 
 
 @functools.cache
 def _trivial_kernel(scores):
     return inner(_all_or_nothing, _trivial_signature(scores))
+
+
+@functools.cache
+def _solve_kernel(scores):
+    return bare(_solve_lanes, _solve_signature(scores))
 
 
 @functools.cache
@@ -408,18 +410,17 @@ def _engine(solve, kind):
     The pattern's kernels are passed by address: one compilation serves all patterns.
     """
     i64, flag, prices = types.int64, types.boolean, types.int64[:, ::1]
-    lines, rounds = types.Tuple((POINTER, POINTER, prices)), types.UniTuple(i64, 2)
-    proofs = types.UniTuple(POINTER, 2)
-    how = types.Tuple((POINTER, flag, lines, proofs, types.float32, rounds, POINTER))
     if solve is _solve_band:
-        entries, scores, _ = KINDS[kind]
-        matrix = types.Array(entries, 2, "C", readonly=True)
+        scores = scores_of(kind)
+        matrix = types.Array(KINDS[kind][0], 2, "C", readonly=True)
         mask = types.Array(flag, 2, "C")
-        arguments = matrix, POINTER, scores, i64, i64, flag, flag, how, mask, prices, prices
+        scratch = typeof(load_scratch(8, scores)), typeof(_scratch(8, False, scores))
+        given = matrix, POINTER, *scratch, POINTER, i64, i64, flag, flag
     else:
         blocks, mask = types.Array(types.int64, 3, "A", readonly=True), types.Array(flag, 3, "A")
-        arguments = blocks, i64, flag, how, mask, prices, prices
-    return jit(solve, i64(*arguments))
+        scratch = typeof(_scratch(8, False, np.int64))
+        given = blocks, scratch, POINTER, i64, flag
+    return jit(solve, i64(*given, HOW, mask, prices, prices))
 
 
 def _plan(m, at_most, warm):
@@ -435,7 +436,7 @@ def _plan(m, at_most, warm):
 
 @functools.cache
 def _prepare(solve, n, m, kind, at_most, warm):
-    """The engine for scores of that kind, and how it solves a pattern.
+    """The engine for scores of that kind, the kernel that solves some blocks of it, and how for a pattern.
 
     That is: the kernel of patterns with one mask, if it is one; whether to start from given prices;
     the kernels of lines and their network; that of the proof, and that which settles its doubts;
@@ -457,7 +458,8 @@ def _prepare(solve, n, m, kind, at_most, warm):
                 settle = address(long_prove_kernel(scores), signature)
             finish = address(finish_kernel(), FINISH)
         engine = _engine(solve, kind)
-    return engine, (trivial, warm, lines, (prove, settle), *_plan(m, at_most, warm), finish)
+        kernel = address(_solve_kernel(scores), _solve_signature(scores))
+    return engine, kernel, (trivial, warm, lines, (prove, settle), *_plan(m, at_most, warm), finish)
 
 
 def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, warm=False):
@@ -468,13 +470,16 @@ def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, w
     blocks needed augmenting paths, or -1 if a score is not finite. With `at_most`, a mask may
     hold negative scores as if they were zeros: signed ones are better given as blocks.
     """
-    engine, how = _prepare(_solve_band, n, m, W.dtype.name, at_most, warm)
+    engine, kernel, how = _prepare(_solve_band, n, m, W.dtype.name, at_most, warm)
     if u is None:
         u = v = np.zeros((0, m), np.int64)
-    return engine(*as_loaded(W), m, n, absolute, at_most, how, mask, u, v)
+    entries, take, scores = as_loaded(W)
+    scratch = load_scratch(m, scores), _scratch(m, at_most, scores)
+    return engine(entries, take, *scratch, kernel, m, n, absolute, at_most, how, mask, u, v)
 
 
 def solve_blocks(q, n, mask, u, v, *, at_most=False, warm=False):
     """Find the optimal masks of integer blocks q (B, m, m), |q| <= 2**40; see `solve_band`."""
-    engine, how = _prepare(_solve_blocks, n, q.shape[1], "int64", at_most, warm)
-    return engine(q, n, at_most, how, mask, u, v)
+    engine, kernel, how = _prepare(_solve_blocks, n, q.shape[1], "int64", at_most, warm)
+    scratch = _scratch(q.shape[1], at_most, np.int64)
+    return engine(q, scratch, kernel, n, at_most, how, mask, u, v)

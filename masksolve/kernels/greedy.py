@@ -9,7 +9,7 @@ is decided by keys of 64 bits.
 import functools
 
 import numpy as np
-from numba import types
+from numba import typeof, types
 
 from .compiling import COMPILING, bare, inner, jit
 from .completion import COMPLETE, KEPT, complete_kernel, read_rows, surplus_over
@@ -17,7 +17,7 @@ from .dealing import gather_columns
 from .flags import store_flags
 from .hints import apart, use_widest
 from .lines import LANES as ABREAST
-from .loading import KINDS, as_loaded, load, load_scratch
+from .loading import KINDS, as_loaded, load, load_scratch, scores_of
 from .pointers import NONE, POINTER, address, caller
 from .scratch import aligned
 from .short_keys import descend_short, does, read_room, short_kernels, short_scratch
@@ -38,27 +38,42 @@ call_sort, call_descend, call_complete = (
 
 
 @inner
-def _place_bits(m):
+def _bits_for(count):
+    """Bits that tell so many things apart."""
     bits = 0
-    while (1 << bits) < m:
+    while (1 << bits) < count:
         bits += 1
     return bits
 
 
-@inner
 def _scratch(m):
-    """For a group of blocks: scores by columns, keys, room in rows and columns, what is kept."""
-    bits = _place_bits(m)
+    """For a group of blocks: scores by columns, keys, room in rows and columns, what is kept; starts."""
+    bits = (m - 1).bit_length()
     places = LANES << (2 * bits)
     # What pads a block is sorted behind it.
-    keys = aligned(1, sort_size(m * m) * LANES, MOST)[0]
-    room, kept = np.zeros(2 * LANES << bits, np.int64), np.zeros(places, np.bool_)
-    scores, lines, gain = (
-        np.zeros((LANES, m, m), np.int64),
-        np.zeros((2, m), np.int64),
-        np.zeros(m, np.int64),
+    scores, keys = (
+        aligned((LANES, m, m), np.int64),
+        aligned(sort_size(m * m) * LANES, np.int64, MOST),
     )
-    return scores, keys, room, kept, lines, gain
+    room, kept = aligned(2 * LANES << bits, np.int64), aligned(places, np.bool_)
+    lines, gain = aligned((2, m), np.int64), aligned(m, np.int64)
+    return (scores, keys, room, kept, lines, gain), aligned(LANES, np.int64)
+
+
+def _band_scratch(m, short, scores):
+    """For a band: what loads blocks, with their exact scores of that dtype; what decides blocks in doubt;
+    the descent by short keys, if there is one, and the doubts it leaves; completion.
+    """
+    Q, largest, doubt = (
+        aligned((m * m, ABREAST), scores),
+        aligned(ABREAST, np.float32),
+        aligned(ABREAST, np.bool_, True),
+    )
+    loaded = load_scratch(m, scores), Q, largest
+    worth, lines, gain = aligned((m, m), np.int64), aligned((2, m), np.int64), aligned(m, np.int64)
+    sums = aligned(m, np.int64), aligned(m, np.int64)
+    completion = worth, lines, gain, aligned(m, np.uint64), sums
+    return loaded, _scratch(m), (short_scratch(m if short else 1), doubt), completion
 
 
 def _descend(keys, m, n, bits, limit, room, kept):
@@ -89,7 +104,7 @@ def _decide(how, work, m, n, lanes, drop_negative, exact, out, starts, stride):
     """Masks for the scores in `work`; block l begins at out[starts[l]], its rows `stride` apart."""
     sort, descend, complete = how
     scores, keys, room, kept, lines, gain = work
-    bits = _place_bits(m)
+    bits = _bits_for(m)
     wide = LANES << bits
     for l in range(lanes):
         for i in range(m):
@@ -117,10 +132,10 @@ def _decide(how, work, m, n, lanes, drop_negative, exact, out, starts, stride):
                 out[at + j] = worth[j, i] < -(KEPT >> 1)
 
 
-def _blocks(blocks, n, drop_negative, exact, out, how):
+def _blocks(blocks, scratch, n, drop_negative, exact, out, how):
     """Greedy masks of integer blocks; see `solve_blocks`."""
     count, m = blocks.shape[0], blocks.shape[1]
-    work, starts = _scratch(m), np.zeros(LANES, np.int64)
+    work, starts = scratch
     for first in range(0, count, LANES):
         lanes = min(LANES, count - first)
         for l in range(lanes):
@@ -151,18 +166,18 @@ def _weigh(columns, l, rows, worth, totals, helds):
 
 
 @bare
-def _complete_lanes(
-    complete, Q, strips, short, doubt, lanes, n, worth, lines, gain, rows, totals, helds
-):
+def _complete_lanes(complete, Q, raw, descent, doubt, lanes, n, work):
     """Bring the masks of blocks side by side, but of those in doubt, to exactly n a line."""
-    state, bits = short
-    m, columns = len(worth), strips[0]
-    gather_columns(Q, strips[1], columns)
+    (columns, spare, _), _, _ = raw
+    _, _, _, _, state, bits = descent
+    worth, lines, gain, rows, sums = work
+    m = len(worth)
+    gather_columns(Q, spare, columns)
     for l in range(lanes):
         if read_room(state, m, l, lines) and not doubt[l]:
             for i in range(m):
                 rows[i] = bits[i, l]
-            total, held = _weigh(columns, l, rows, worth, totals, helds)
+            total, held = _weigh(columns, l, rows, worth, *sums)
             surplus = surplus_over(held, total, m, n)
             call_complete(complete, (m, n, worth, lines, gain, surplus))
             read_rows(worth, rows)
@@ -170,37 +185,28 @@ def _complete_lanes(
                 bits[i, l] = rows[i]
 
 
-def _band(W, take, one, m, n, absolute, drop_negative, exact, mask, how, how_short):
+def _band(W, take, scratch, m, n, absolute, drop_negative, exact, mask, how, how_short):
     """Greedy masks of a band; see `solve_band`."""
     height, width = W.shape
     short, out = how_short[0] != NONE, mask.reshape(-1)
-    work, starts, waiting = _scratch(m), np.zeros(LANES, np.int64), 0
-    short_work, doubt = short_scratch(m if short else 1), np.ones(ABREAST, np.bool_)
-    state, bits = short_work[4], short_work[5]
-    scratch = np.zeros(m, np.uint64), np.zeros(m, np.int64), np.zeros(m, np.int64)
-    raw, Q, largest = (
-        load_scratch(m, one),
-        aligned(m * m, ABREAST, one),
-        np.zeros(ABREAST, np.float32),
-    )
-    worth, lines, gain = aligned(m, m, 0), np.zeros((2, m), np.int64), np.zeros(m, np.int64)
+    (raw, Q, largest), (work, starts), (descent, doubt), completion = scratch
+    scores, bits, waiting = work[0], descent[5], 0
     for top in range(0, height, m):
         for left in range(0, width, ABREAST * m):
             lanes = min(ABREAST, (width - left) // m)
             if not load(take, W, top, left, absolute, False, raw, Q, largest):
                 return False
             if short:
-                descend_short(how_short, short_work, Q, m, n, absolute, drop_negative, doubt)
+                descend_short(how_short, descent, Q, m, n, absolute, drop_negative, doubt)
                 if exact:
-                    found = (state, bits), doubt, lanes, n, worth, lines, gain, *scratch
-                    _complete_lanes(how[2], Q, raw[0], *found)
+                    _complete_lanes(how[2], Q, raw, descent, doubt, lanes, n, completion)
                 store_flags(bits, lanes, m, mask, top, left)
             for l in range(lanes):
                 if doubt[l]:
                     starts[waiting] = top * width + left + l * m
                     for i in range(m):
                         for j in range(m):
-                            work[0][waiting, j, i] = np.int64(Q[i * m + j, l])
+                            scores[waiting, j, i] = np.int64(Q[i * m + j, l])
                     waiting += 1
                 if waiting == LANES:
                     _decide(how, work, m, n, waiting, drop_negative, exact, out, starts, width)
@@ -219,11 +225,14 @@ def _engine(solve, kind):
     how = types.UniTuple(POINTER, 3)
     if solve is _blocks:
         blocks = types.Array(_i64, 3, "C", readonly=True)
-        return jit(solve, types.void(blocks, _i64, _flag, _flag, _flag[::1], how))
-    entries, scores, _ = KINDS[kind]
-    W, mask, short = types.Array(entries, 2, "C", readonly=True), _flag[:, ::1], how
-    options = _i64, _i64, _flag, _flag, _flag
-    return jit(solve, _flag(W, POINTER, scores, *options, mask, how, short))
+        scratch = typeof(_scratch(8))
+        return jit(solve, types.void(blocks, scratch, _i64, _flag, _flag, _flag[::1], how))
+    W, mask, short = types.Array(KINDS[kind][0], 2, "C", readonly=True), _flag[:, ::1], how
+    scratch, options = (
+        typeof(_band_scratch(8, True, scores_of(kind))),
+        (_i64, _i64, _flag, _flag, _flag),
+    )
+    return jit(solve, _flag(W, POINTER, scratch, *options, mask, how, short))
 
 
 @functools.cache
@@ -255,7 +264,8 @@ def solve_blocks(blocks, n, drop_negative, exact, mask):
     _check_flags(drop_negative, exact)
     with COMPILING:
         engine = _engine(_blocks, "int64")
-    engine(blocks, n, drop_negative, exact, mask.reshape(-1), _kernels(blocks.shape[1]))
+    m = blocks.shape[1]
+    engine(blocks, _scratch(m), n, drop_negative, exact, mask.reshape(-1), _kernels(m))
 
 
 def solve_band(W, n, m, mask, absolute, drop_negative, exact):
@@ -267,8 +277,10 @@ def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     _check_flags(drop_negative, exact)
     with COMPILING:
         engine = _engine(_band, W.dtype.name)
+    entries, take, scores = as_loaded(W)
+    scratch = _band_scratch(m, does(n, m), scores)
     call = m, n, absolute, drop_negative, exact, mask, _kernels(m), _short_kernels(n, m)
-    return engine(*as_loaded(W), *call)
+    return engine(entries, take, scratch, *call)
 
 
 @inner
@@ -284,18 +296,10 @@ def _sort_entries(block, keys, bits):
     keys.sort()
 
 
-@inner
-def _index_bits(size):
-    bits = 0
-    while (1 << bits) < size:
-        bits += 1
-    return bits
-
-
 def _cover(blocks, n, drop_negative, mask):
     count, m = blocks.shape[0], blocks.shape[1]
     size = m * m
-    bits = _index_bits(size)
+    bits = _bits_for(size)
     keys = np.empty(size, np.int64)
     rows = np.empty(m, np.int64)
     columns = np.empty(m, np.int64)

@@ -28,11 +28,13 @@ __all__ = [
 
 LANES = 16  # one AVX-512 register of float32
 STRAIGHT = 32  # the longest line that is written out; longer ones run the network as data
+PLANES = STRAIGHT.bit_length() + 1  # of the sums of columns, bit by bit; one more for their prices
 CHUNK = 8
+AT_ONCE = 8  # rows whose bits are added to the sums of columns
 ABREAST = 16  # entries of a row that a proof takes at a time: more take long to compile
 BIG = np.int64(1) << np.int64(60)
 
-_f32, _i64 = types.float32[:, ::1], types.int64[:, ::1]
+_f32, _i64, _u32 = types.float32[:, ::1], types.int64[:, ::1], types.uint32[:, ::1]
 LINE = types.void(_f32, _f32, types.int64[:, ::1], types.int64, types.float32, types.float32, _f32)
 
 
@@ -41,7 +43,7 @@ def prove_signature(scores):
     lanes = types.boolean[::1]
     bits = types.uint64[:, ::1]
     guess, prices = (_f32, _f32, _f32, scores[:, ::1], types.int64[::1]), (_i64, _f32)
-    scratch = types.Tuple((types.float32[::1], _f32, types.uint32[:, ::1], _i64))
+    scratch = types.Tuple((types.float32[::1], _f32, _u32, _i64, _u32))
     answer = bits, _i64, lanes, lanes
     return types.void(*guess, *prices, types.int64, types.boolean, scratch, *answer)
 
@@ -124,45 +126,61 @@ def _chunk_source(m, size, entry):
     return "\n                ".join(lines)
 
 
+def _parts(m, size):
+    """Ranges (first, last, step) that take m things `size` at a time, and at once what is left over."""
+    whole = m - m % size
+    return [part for part in ((0, whole, size), (whole, m, m - whole)) if part[1] > part[0]]
+
+
 def _row_source(m, entry):
     """Lines that go through row i, `ABREAST` entries at a time; see `_chunk_source`."""
-    whole = m - m % ABREAST
-    parts = []
-    for first, last, size in ((0, whole, ABREAST), (whole, m, m - whole)):
-        if last > first:
-            parts.append(f"""
+    return "".join(
+        f"""
         for c in range({first}, {last}, {size}):
             for l in range({LANES}):
-                {_chunk_source(m, size, entry)}""")
-    return "".join(parts)
+                {_chunk_source(m, size, entry)}"""
+        for first, last, size in _parts(m, ABREAST)
+    )
 
 
 def _columns_source(m):
-    """Lines that find `wrong`: the columns of lane l that do not keep n, nor fewer at a price of 0.
+    """Lines that take back `done` where a column does not keep n, nor fewer at a price of 0.
 
-    The sums of all columns are added up at once, bit by bit.
+    The sums of all columns of a lane are added up at once: sums[b, l] holds bit b of each.
     """
     planes = range(m.bit_length())
-    add = "\n        ".join(
-        f"w = rows[{i}, l]\n        " + "; ".join(f"p{b}, w = p{b} ^ w, p{b} & w" for b in planes)
-        for i in range(m)
-    )
+    load = "; ".join(f"p{b} = sums[{b}, l]" for b in planes)
+    save = "; ".join(f"sums[{b}, l] = p{b}" for b in planes)
+    add = "; ".join(f"p{b}, w = p{b} ^ w, p{b} & w" for b in planes)
+    parts = []
+    for first, last, size in _parts(m, AT_ONCE):
+        rows = "".join(
+            f"""
+            w = np.uint32(rows[i + {k}, l])
+            {add}"""
+            for k in range(size)
+        )
+        parts.append(f"""
+    for i in range({first}, {last}, {size}):
+        for l in range({LANES}):
+            {load}{rows}
+            {save}""")
     compare = "\n        ".join(
         f"w = full if n >> {b} & 1 else none; over |= same & p{b} & ~w; same &= ~(p{b} ^ w)"
         for b in reversed(planes)
     )
-    free = "\n            ".join(
-        f"free |= word({1 << k} if VI[{k}, l] == 0 else 0)" for k in range(m)
-    )
     return f"""
-        {"; ".join(f"p{b} = none" for b in planes)}
-        {add}
+    full, none = np.uint32({(1 << m) - 1}), np.uint32(0)
+    sums[:] = none{"".join(parts)}
+    if at_most:
+        for j in range({m}):
+            for l in range(len(done)):
+                sums[{len(planes)}, l] |= np.uint32(VI[j, l] == 0) << np.uint32(j)
+    for l in range({LANES}):
+        {load}
         same, over = full, none
         {compare}
-        free = none
-        if at_most:
-            {free}
-        wrong = over | (full & ~same & ~free)"""
+        done[l] &= (over | (full & ~same & ~sums[{len(planes)}, l])) == none"""
 
 
 def _prove_source(name, m):
@@ -178,8 +196,8 @@ def _prove_source(name, m):
 def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, rows, UI, done, doubt):
     apart()
     use_widest()
-    _, _, _, state = scratch
-    word, full, none = np.uint64, np.uint64({(1 << m) - 1}), np.uint64(0)
+    _, _, _, state, sums = scratch
+    word, none = np.uint64, np.uint64(0)
     nothing = np.int64(0) if at_most else -BIG
     for l in range({LANES}):
         done[l], doubt[l] = True, False
@@ -191,8 +209,7 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, rows, UI, done, doubt
             high = min(high, np.int64(0)) if number < n else high
             done[l] &= (low <= high) & ((number == n) | (at_most & (number < n)))
             UI[i, l] = low + ((high - low) >> 1)
-    for l in range({LANES}):{_columns_source(m)}
-        done[l] &= wrong == none
+{_columns_source(m)}
 """
 
 
@@ -208,8 +225,8 @@ def _quick_source(name, m):
 def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt):
     apart()
     use_widest()
-    within, state, rows, _ = scratch
-    word, full, none = np.uint32, np.uint32({(1 << m) - 1}), np.uint32(0)
+    within, state, rows, _, sums = scratch
+    word, none = np.uint32, np.uint32(0)
     {"; ".join(f"one_{k} = np.uint32({1 << k})" for k in range(min(m, ABREAST)))}
     far = np.float32(BIG)
     nothing = np.float32(0) if at_most else -far
@@ -228,8 +245,7 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt
             doubt[l] |= (low == high) & (abs(low) >= within[l])
             below, above = np.int64(low), np.int64(high)
             UI[i, l] = below + ((above - below) >> 1)
-    for l in range({LANES}):{_columns_source(m)}
-        done[l] &= wrong == none
+{_columns_source(m)}
         doubt[l] &= done[l]
 """
 
@@ -279,11 +295,13 @@ def line_kernels(n, m):
     return *kernels, pairs
 
 
-@inner
 def prove_scratch(m):
-    """What proofs keep of each lane: the quick one two arrays and the bits of rows, the exact one an array."""
-    state, rows = aligned(2, LANES, np.float32(0)), aligned(m, LANES, np.uint32(0))
-    return np.zeros(LANES, np.float32), state, rows, aligned(2, LANES, 0)
+    """What proofs keep of each lane: the quick one two arrays and the bits of rows, the exact one an array;
+    both the sums of columns.
+    """
+    state, rows = aligned((2, LANES), np.float32), aligned((m, LANES), np.uint32)
+    sums = aligned((PLANES, LANES), np.uint32)
+    return aligned(LANES, np.float32), state, rows, aligned((2, LANES), np.int64), sums
 
 
 @functools.cache

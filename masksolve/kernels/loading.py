@@ -20,7 +20,7 @@ from .prefetch import prefetch_next
 from .scratch import aligned
 from .widen import bits_of_bfloat16, bits_of_float16
 
-__all__ = ["KINDS", "as_loaded", "load", "load_scratch", "taker"]
+__all__ = ["KINDS", "as_loaded", "load", "load_scratch", "scores_of", "taker"]
 
 
 @inner
@@ -41,6 +41,11 @@ KINDS = {
     "float32": (types.float32, types.float32, _bits_of_float32),
     "float64": (types.float64, types.float64, _bits_of_float64),
 }
+
+
+def scores_of(kind):
+    """The dtype of the exact scores of a matrix of that dtype."""
+    return np.dtype(KINDS[kind][1].name)
 
 
 def _take_signature(entries, scores):
@@ -95,13 +100,10 @@ def taker(kind):
     return address(kernel, signature)
 
 
-@inner
-def load_scratch(m, one):
-    """For `load`, in the type of `one`: three strips of m rows, three of one; of each lane two numbers."""
-    width = LANES * m
-    strips = aligned(m, width, one), aligned(m, width, one), aligned(m, width, one)
-    peaks = aligned(1, width, one), aligned(1, width, one), aligned(1, width, one)
-    return strips, peaks, aligned(2, LANES, one)
+def load_scratch(m, scores):
+    """For `load`, in the type of the scores: three strips of m rows, three of one; of each lane two numbers."""
+    strips, peaks = (tuple(aligned((k, LANES * m), scores) for _ in range(3)) for k in (m, 1))
+    return strips, peaks, aligned((2, LANES), scores)
 
 
 _fix = every_entry("_fix", "raw, a, b, Q", "Q[{k}, l] = np.rint(raw[{k}, l] * a[l] * b[l])")
@@ -157,7 +159,7 @@ def load(take, W, top, left, absolute, at_most, work, Q, largest):
 
 
 def as_loaded(W):
-    """Return what an engine that calls `load` needs of W: its entries, its `taker`, a 1 of its scores."""
+    """Return what an engine that calls `load` needs of W: its entries, its `taker`, the dtype of its scores."""
     kind = W.dtype.name
     entries = W.view(np.uint16) if W.dtype.itemsize == 2 else W
-    return entries, taker(kind), np.float64(1) if kind == "float64" else np.float32(1)
+    return entries, taker(kind), scores_of(kind)

@@ -10,9 +10,10 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import bare, jit
+from .compiling import bare
 from .entries import every_column
 from .hints import apart, use_widest
+from .scratch import aligned
 
 __all__ = ["FINISH", "finish_kernel", "path_scratch"]
 
@@ -23,13 +24,12 @@ _words, _lines = types.uint64, types.int64[:, ::1]
 FINISH = types.void(_lines, _lines, _words[:, :, ::1], _words[:, ::1], types.int64, types.boolean)
 
 
-@jit
 def path_scratch(m, at_most):
     """What the kernel of paths works on: its first four arguments, made once for many blocks."""
     size = m + 1 if at_most else m
     words = (size + 63) // 64
-    block, lines = np.zeros((size, size), np.int64), np.zeros((9, size), np.int64)
-    return block, lines, np.zeros((3, words, size), np.uint64), np.zeros((3, words), np.uint64)
+    block, lines = aligned((size, size), np.int64), aligned((9, size), np.int64)
+    return block, lines, aligned((3, words, size), np.uint64), aligned((3, words), np.uint64)
 
 
 @bare

@@ -1,17 +1,18 @@
-"""Scratch of kernels where vectors lie well: one that crosses a cache line takes twice as long to load."""
+"""Scratch of kernels where vectors lie well: one that crosses a cache line takes twice as long to load.
+
+It is made in Python, once a band: kernels that make arrays take long to compile.
+"""
 
 import numpy as np
 
-from .compiling import inner
 from .prefetch import LINE
 
 __all__ = ["aligned"]
 
 
-@inner
-def aligned(rows, columns, fill):
-    """Make an array (rows, columns), full of `fill` and of its type, at the start of a cache line."""
-    size = rows * columns
-    raw = np.full(size + LINE, fill)
+def aligned(shape, dtype, fill=0):
+    """Make an array, full of `fill`, that starts with a cache line."""
+    size = int(np.prod(shape))
+    raw = np.full(size + LINE, fill, dtype)
     skip = -raw.ctypes.data % LINE // raw.itemsize
-    return raw[skip : skip + size].reshape(rows, columns)
+    return raw[skip : skip + size].reshape(shape)

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, bare, compiled, jit
+from .compiling import COMPILING, bare, compiled
 from .entries import every_entry
 from .fixed_point import SCORE_BITS
 from .hints import apart, use_widest
@@ -41,18 +41,16 @@ def does(n, m):
     return 4 <= m <= WIDE and n <= WIDE // 2
 
 
-@jit
 def short_scratch(m):
     """For a group of blocks: keys and their places, and what `descend_short` leaves."""
     size = sort_size(m * m)
     # What pads a block is sorted behind it.
-    keys = aligned(1, size * LANES, np.int32(LAST))[0]
-    place = np.zeros(m * m, np.int32)
-    for k in range(m * m):
-        place[k] = k // m * WIDE + k % m
-    lost, nearest = np.zeros(LANES, np.int32), np.zeros(LANES, np.uint32)
-    state = aligned(1, (2 + WORDS) * LANES, np.uint64(0))[0]
-    return keys, place, lost, nearest, state, np.zeros((m, LANES), np.uint64)
+    keys = aligned(size * LANES, np.int32, LAST)
+    row, column = np.indices((m, m), np.int32)
+    place = (row * WIDE + column).ravel()
+    lost, nearest = aligned(LANES, np.int32), aligned(LANES, np.uint32)
+    state = aligned((2 + WORDS) * LANES, np.uint64)
+    return keys, place, lost, nearest, state, aligned((m, LANES), np.uint64)
 
 
 _make_keys = every_entry(

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, compiled, jit
+from .compiling import COMPILING, compiled
 from .hints import use_widest
 
 __all__ = ["sort_kernel", "sort_signature", "sort_size"]
@@ -75,7 +75,6 @@ def {name}(keys, first, last, step):
 _SCOPE = {"np": np, "use_widest": use_widest, "__name__": __name__}
 
 
-@jit
 def sort_size(keys):
     """How many keys a kernel sorts that is to sort so many."""
     size = RUN

@@ -5,7 +5,7 @@ import pytest
 from numba import config, njit, types
 
 from masksolve.kernels import ascent
-from masksolve.kernels.lines import LANES, network, prove_kernel, prove_signature
+from masksolve.kernels.lines import LANES, network, prove_kernel, prove_scratch, prove_signature
 from masksolve.kernels.paths import path_scratch
 from masksolve.kernels.pointers import address
 from masksolve.residual import block_objective, find_potentials, first_bad_line, weak_bound
@@ -234,19 +234,15 @@ def prove(m, quick, *question):
     """Bits, row prices, done and doubt of a proof of float32 scores."""
     bits, UI = np.zeros((m, LANES), np.uint64), np.zeros((m, LANES), np.int64)
     done, doubt = np.zeros(LANES, bool), np.zeros(LANES, bool)
-    scratch = (
-        *(np.zeros(LANES, np.float32), np.zeros((2, LANES), np.float32)),
-        *(np.zeros((m, LANES), np.uint32), np.zeros((2, LANES), np.int64)),
-    )
     kernel = prove_kernel(m, types.float32, quick)
     pointer = address(kernel, prove_signature(types.float32))
-    call_prove(pointer, (*question, scratch, bits, UI, done, doubt))
+    call_prove(pointer, (*question, prove_scratch(m), bits, UI, done, doubt))
     return bits, UI, done, doubt
 
 
 @pytest.mark.parametrize("at_most", [False, True])
 @pytest.mark.parametrize(
-    ("n", "m"), [(1, 2), (2, 5)] if PLAIN else [(2, 5), (4, 8), (8, 16), (5, 32)]
+    ("n", "m"), [(1, 2), (2, 5)] if PLAIN else [(2, 5), (4, 8), (3, 12), (8, 16), (5, 32)]
 )
 def test_the_quick_proof_is_the_exact_one(n, m, at_most):
     """On prices that prove a mask, and on others near them."""

@@ -23,7 +23,8 @@ def add_one_hinted(source, target):
 
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
-def test_hints_are_attributes_of_the_compiled_kernel():
+def test_hints_are_attributes_of_the_compiled_kernel(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))  # what is cached cannot be looked at
     signature = types.void(types.float32[::1], types.float32[::1])
     for function, hinted in ((add_one, False), (add_one_hinted, True)):
         kernel = bare(function, signature)

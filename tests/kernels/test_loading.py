@@ -11,14 +11,16 @@ from masksolve.scores import to_fixed_point
 
 
 @njit
-def load_lanes(W, take, one, top, left, m, absolute, at_most, Q, largest):
-    return load(take, W, top, left, absolute, at_most, load_scratch(m, one), Q, largest)
+def load_lanes(take, W, top, left, absolute, at_most, work, Q, largest):
+    """The kernel: what only kernels call has no entry for Python."""
+    return load(take, W, top, left, absolute, at_most, work, Q, largest)
 
 
 def loaded(W, m, left=0, absolute=True, at_most=False):
-    entries, take, one = as_loaded(W)
-    Q, largest = np.zeros((m * m, LANES), one.dtype), np.zeros(LANES, np.float32)
-    fine = load_lanes(entries, take, one, m, left, m, absolute, at_most, Q, largest)
+    entries, take, scores = as_loaded(W)
+    Q, largest = np.zeros((m * m, LANES), scores), np.zeros(LANES, np.float32)
+    work = load_scratch(m, scores)
+    fine = load_lanes(take, entries, m, left, absolute, at_most, work, Q, largest)
     return fine, Q, largest
 
 
