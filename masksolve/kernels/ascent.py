@@ -334,17 +334,10 @@ def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
             by_path[0] += 1
 
 
-@inner
-def _own(how):
-    """The same with a `pairs` of one's own: threads would fight over its reference count."""
-    trivial, warm, (rows, columns, pairs), proofs, omega, rounds, finish = how
-    return trivial, warm, (rows, columns, pairs.copy()), proofs, omega, rounds, finish
-
-
 def _solve_band(W, take, raw, scratch, solve, m, n, absolute, at_most, how, mask, u, v):
     """Solve a band; see `solve_band`."""
     Q, largest, work, by_path = scratch
-    how, warm, bits, prices = _own(how), how[1], work[3], work[4]
+    warm, bits, prices = how[1], work[3], work[4]
     across = W.shape[1] // m
     for i in range(W.shape[0] // m):
         for first in range(0, across, LANES):
@@ -367,7 +360,7 @@ def _solve_band(W, take, raw, scratch, solve, m, n, absolute, at_most, how, mask
 def _solve_blocks(q, scratch, solve, n, at_most, how, mask, u, v):
     """Solve integer blocks; see `solve_blocks`."""
     Q, largest, work, by_path = scratch
-    how, warm, bits, prices = _own(how), how[1], work[3], work[4]
+    warm, bits, prices = how[1], work[3], work[4]
     m = q.shape[1]
     words = (m + 63) // 64
     for first in range(0, len(q), LANES):

@@ -91,16 +91,15 @@ def _number(row, kept, doubles):
 
 
 def _masks_at_most():
-    """Number of a mask -> its four rows, each as four bytes in a word; shape (4, numbers)."""
-    table = np.zeros((_units(True), 4, 4), np.bool_)
+    """Number of a mask -> its 16 entries, each a bit, the first the lowest."""
+    table = np.zeros(_units(True), np.uint32)
     for rows in itertools.product(_choices(True), repeat=3):
         missing = [2 - f for f in _filled(*rows)]
         if min(missing) >= 0:
             number = sum(_number(r, row, True) for r, row in enumerate(rows))
-            rows = (*rows, tuple(c for c in range(4) for _ in range(missing[c])))
-            for r, row in enumerate(rows):
-                table[number, r, list(row)] = True
-    return np.ascontiguousarray(table.reshape(-1, 16).view(np.uint32).T)
+            rows = (*rows, tuple(c for c in range(4) if missing[c]))
+            table[number] = sum(1 << 4 * r + c for r, row in enumerate(rows) for c in set(row))
+    return table
 
 
 MASKS_AT_MOST = _masks_at_most()
@@ -423,12 +422,15 @@ def _full_writer(n):
 
 
 def _write_maximal(numbers, rows):
-    """Maximal 2:4 masks, looked up by their numbers."""
-    words = MASKS_AT_MOST
-    for row in range(4):
-        word = words[row]
-        for l in range(len(numbers)):
-            rows[row, l] = word[np.uint32(numbers[l])]
+    """Maximal 2:4 masks, looked up by their numbers: one look for a mask, and each row's bits to bytes."""
+    masks, ones = MASKS_AT_MOST, np.uint32(0x01010101)
+    for l in range(len(numbers)):
+        mask = masks[np.uint32(numbers[l])]
+        for row in range(4):
+            bits = mask >> np.uint32(4 * row) & np.uint32(15)
+            rows[row, l] = (
+                bits | bits << np.uint32(7) | bits << np.uint32(14) | bits << np.uint32(21)
+            ) & ones
 
 
 @inner

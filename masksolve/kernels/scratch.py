@@ -3,6 +3,8 @@
 It is made in Python, once a band: kernels that make arrays take long to compile.
 """
 
+import math
+
 import numpy as np
 
 from .prefetch import LINE
@@ -12,7 +14,11 @@ __all__ = ["aligned"]
 
 def aligned(shape, dtype, fill=0):
     """Make an array, full of `fill`, that starts with a cache line."""
-    size = int(np.prod(shape))
-    raw = np.full(size + LINE, fill, dtype)
-    skip = -raw.ctypes.data % LINE // raw.itemsize
-    return raw[skip : skip + size].reshape(shape)
+    shape = shape if isinstance(shape, tuple) else (shape,)
+    dtype = np.dtype(dtype)
+    raw = np.zeros(math.prod(shape) * dtype.itemsize + LINE, np.uint8)
+    skip = -raw.__array_interface__["data"][0] % LINE
+    array = np.ndarray(shape, dtype, raw, skip)
+    if fill:
+        array[...] = fill
+    return array

@@ -298,7 +298,11 @@ def _(x: Tensor, value: Tensor | None, activation: str) -> Tensor:  # noqa: ARG0
     return _empty_like(_halves(x, value)[0])
 
 
-@torch.library.custom_op("masksolve::gated_backward", mutates_args=())
+@torch.library.custom_op(
+    "masksolve::gated_backward",
+    mutates_args=(),
+    schema="(Tensor gradient, Tensor x, Tensor? value, str activation) -> Tensor[]",
+)
 def _backward(gradient: Tensor, x: Tensor, value: Tensor | None, activation: str) -> list[Tensor]:
     gradients = [_empty_like(tensor) for tensor in (x, value) if tensor is not None]
     gate, value = _halves(x, value)

@@ -185,6 +185,8 @@ def _fault(
     try:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             right = _computes_right(KERNELS[kernels], device, dtype, outputs, inputs)
+            if right:
+                _layouts(kernels, device, dtype, outputs, inputs)
     except (RuntimeError, AttributeError) as error:
         if _is_out_of_memory(error):
             raise
@@ -268,7 +270,7 @@ def _fastest(
 ) -> str:
     """Name the fastest of kernels for weights of a size, by products forward and back, once a process.
 
-    Packing is left out: it is done once a step. (Not in compiled models and CUDA graphs.)
+    Packing is left out: it is done once a step. (In compiled models and CUDA graphs, once a call.)
     """
     if len(right) == 1 or device.type not in _TIMED:
         return right[0]
@@ -326,17 +328,14 @@ def _warn_once(message: str) -> None:
 
 
 def _multiply(
-    kernels: str, weight: Sequence[Tensor], rows: Tensor, bias: Tensor | None, transposed: bool
+    kernels: str, weight: Sequence[Tensor], rows: Tensor, bias: Tensor | None, outputs: int
 ) -> Tensor:
-    """Return rows · Wᵀ + bias, or rows · W, by a weight that is packed, or is one matrix to pack."""
+    """Return rows · Aᵀ + bias for a packed A of so many rows."""
     tokens, rows = len(rows), _padded(rows, 8)
-    if len(weight) == 1:
-        matrix = weight[0].T.contiguous() if transposed else weight[0]
-        product: Tensor = _product(matrix, rows, bias, kernels, True)
+    if torch.compiler.is_compiling():
+        product: Tensor = _packed_product(weight, rows, bias, outputs, kernels)
     else:
-        half = len(weight) // 2
-        packed = weight[half:] if transposed else weight[:half]
-        product = KERNELS[kernels].multiply(packed, rows, bias)
+        product = KERNELS[kernels].multiply(weight, rows, bias)
     return product[:tokens]
 
 
@@ -346,34 +345,81 @@ def _padded(rows: Tensor, multiple: int) -> Tensor:
     return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
+# What PyTorch's operators return torch.compile does not know of all; of these it does.
+
+
+@torch.library.custom_op(
+    "masksolve::semi_structured_pack",
+    mutates_args=(),
+    schema="(Tensor matrix, str kernels) -> Tensor[]",
+)
+def _packed(matrix: Tensor, kernels: str) -> list[Tensor]:
+    return KERNELS[kernels].pack(matrix)
+
+
+@_packed.register_fake
+def _(matrix: Tensor, kernels: str) -> list[Tensor]:
+    layouts = _layouts(kernels, matrix.device, matrix.dtype, *map(int, matrix.shape))
+    return [
+        matrix.new_empty_strided(shape, strides, dtype=dtype) for shape, strides, dtype in layouts
+    ]
+
+
+@functools.cache
+def _layouts(
+    kernels: str, device: torch.device, dtype: torch.dtype, outputs: int, inputs: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]:
+    """Say what tensors kernels pack a matrix of that size into: shapes, strides, dtypes.
+
+    Only the kernels know, so one is packed, at their trial, before `torch.compile` asks.
+    """
+    packed = KERNELS[kernels].pack(torch.zeros(outputs, inputs, dtype=dtype, device=device))
+    return [(tuple(each.shape), each.stride(), each.dtype) for each in packed]
+
+
 @torch.library.custom_op("masksolve::semi_structured_product", mutates_args=())
-def _product(
-    matrix: Tensor, rows: Tensor, bias: Tensor | None, kernels: str, transposable: bool
+def _packed_product(
+    packed: Sequence[Tensor],
+    rows: Tensor,
+    bias: Tensor | None,
+    outputs: int,  # noqa: ARG001  # for torch.compile, which cannot tell it from what is packed
+    kernels: str,
 ) -> Tensor:
-    # What a packed matrix looks like only the kernels know: to torch.compile this is one operator.
-    engine = KERNELS[kernels]
-    packed = engine.pack(matrix) if transposable else engine.compress(matrix)
-    return engine.multiply(packed[: len(packed) // 2] if transposable else packed, rows, bias)
+    return KERNELS[kernels].multiply(packed, rows, bias)
 
 
-@_product.register_fake
+@_packed_product.register_fake
 def _(
-    matrix: Tensor,
+    packed: Sequence[Tensor],  # noqa: ARG001
     rows: Tensor,
     bias: Tensor | None,  # noqa: ARG001
+    outputs: int,
     kernels: str,
-    transposable: bool,  # noqa: ARG001
 ) -> Tensor:
-    shape = len(rows), len(matrix)
+    return _empty_product(rows, outputs, kernels)
+
+
+@torch.library.custom_op("masksolve::semi_structured_compressed_product", mutates_args=())
+def _compressed_product(matrix: Tensor, rows: Tensor, kernels: str) -> Tensor:
+    engine = KERNELS[kernels]
+    return engine.multiply(engine.compress(matrix), rows, None)
+
+
+@_compressed_product.register_fake
+def _(matrix: Tensor, rows: Tensor, kernels: str) -> Tensor:
+    return _empty_product(rows, len(matrix), kernels)
+
+
+def _empty_product(rows: Tensor, outputs: int, kernels: str) -> Tensor:
     if KERNELS[kernels].is_transposed(rows):
-        return rows.new_empty(shape[::-1]).T
-    return rows.new_empty(shape)
+        return rows.new_empty(outputs, len(rows)).T
+    return rows.new_empty(len(rows), outputs)
 
 
 class _SparseLinear(torch.autograd.Function):
-    """By a weight that is packed, or is one matrix to pack; where there is none, it is packed here.
+    """By a packed weight; where there is none, it is packed here, forward and again backward.
 
-    It is then packed forward and again backward, and nothing is kept in between.
+    Nothing is then kept in between.
     """
 
     @staticmethod
@@ -386,34 +432,41 @@ class _SparseLinear(torch.autograd.Function):
         decay: float,  # noqa: ARG004
         estimator: Estimator | None,  # noqa: ARG004
         kernels: str,
-        *weight: Tensor,
+        there_0: Tensor | None,
+        there_1: Tensor | None,
+        back_0: Tensor | None,  # noqa: ARG004
+        back_1: Tensor | None,  # noqa: ARG004
     ) -> Tensor:
-        weight = weight or _pack(dense, mask, input.dtype, kernels)
-        output = _multiply(kernels, weight, _matrix(input), bias, False)
+        there = _given(there_0, there_1)
+        if len(there) == 0:
+            there, _ = _halves(_pack(dense, mask, input.dtype, kernels))
+        output = _multiply(kernels, there, _matrix(input), bias, len(dense))
         return _no_view(output.view(*input.shape[:-1], output.shape[-1]))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        input, dense, _, mask, ctx.static, ctx.decay, ctx.estimator, ctx.kernels, *weight = inputs  # noqa: A001
+        input, dense, _, mask, ctx.static, ctx.decay, ctx.estimator, ctx.kernels = inputs[:8]  # noqa: A001
+        back = _given(*inputs[10:])
         of_input, of_weight, *_ = ctx.needs_input_grad
-        ctx.dtype = dense.dtype
-        to_pack = of_input and not weight
+        ctx.dtype, ctx.inputs = dense.dtype, dense.shape[1]
+        to_pack = of_input and len(back) == 0
         ctx.save_for_backward(
             input if of_weight else None,
             dense if to_pack or (of_weight and ctx.decay) else None,
             mask if to_pack or (of_weight and (ctx.static or ctx.decay)) else None,
-            *(weight if of_input else ()),
+            *(back if of_input else ()),
         )
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        input, dense, mask, *weight = ctx.saved_tensors  # noqa: A001
+        input, dense, mask, *back = ctx.saved_tensors  # noqa: A001
         leading, gradient = gradient.shape[:-1], _matrix(gradient)
         of_input = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            weight = weight or _pack(dense, mask, gradient.dtype, ctx.kernels)
-            product = _multiply(ctx.kernels, weight, gradient, None, True)
+            if len(back) == 0:
+                _, back = _halves(_pack(dense, mask, gradient.dtype, ctx.kernels))
+            product = _multiply(ctx.kernels, back, gradient, None, ctx.inputs)
             of_input = product.view(*leading, product.shape[-1])
         if ctx.needs_input_grad[1]:
             tokens = _matrix(input)
@@ -423,11 +476,26 @@ class _SparseLinear(torch.autograd.Function):
                 # To compress a matrix, all kernels take multiples of 64.
                 estimate = _padded(estimate_tokens(gradient, ctx.estimator), 64)
                 columns = _padded(tokens, 64).T
-                of_weight = _product(estimate.T.contiguous(), columns, None, ctx.kernels, False).T
+                of_weight = _compressed_product(estimate.T.contiguous(), columns, ctx.kernels).T
             of_weight = passed_on(of_weight.to(ctx.dtype), dense, mask, ctx.static, ctx.decay)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum(0)
         return of_input, of_weight, of_bias, *[None] * (len(ctx.needs_input_grad) - 3)
+
+
+def _halves(weight: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Split a weight packed in both directions: what multiplies forward, and what multiplies back."""
+    half = len(weight) // 2
+    return tuple(weight[:half]), tuple(weight[half:])
+
+
+def _four(weight: Sequence[Tensor]) -> list[Tensor | None]:
+    """Two tensors each way, None for those that there are not: torch.compile counts arguments."""
+    return [(*half, None, None)[k] for half in _halves(weight) for k in range(2)]
+
+
+def _given(*tensors: Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(tensor for tensor in tensors if tensor is not None)
 
 
 def _matrix(tensor: Tensor) -> Tensor:
@@ -511,6 +579,8 @@ class _Packed:
 
 
 def _pack(dense: Tensor, mask: Tensor, dtype: torch.dtype, kernels: str) -> tuple[Tensor, ...]:
+    if torch.compiler.is_compiling():
+        return tuple(_packed(_masked(dense, mask, dtype), kernels))
     # Not as inference tensors, which a later backward pass could not save.
     with torch.inference_mode(dense.is_inference()), torch.no_grad():
         return tuple(KERNELS[kernels].pack(_masked(dense, mask, dtype)))
@@ -570,12 +640,13 @@ class SparseLinear(nn.Linear):
     changes or an optimizer takes a step, so micro-batches share it. Only what is written by
     ``weight.data`` outside an optimizer goes unseen, as it does by PyTorch: call `repack` then. It is
     in no state dict, is not copied, and takes 2.25 bytes for each weight. Under FSDP, which frees
-    weights between calls, nothing is kept: each call packs forward, and again backward.
+    weights between calls, nothing is kept (but what a compiled call packs, until it has gone back):
+    each call packs forward, and again backward.
 
-    *Graphs.* Within ``torch.compile`` and CUDA graphs nothing is kept from one call to the next: the
-    graph packs the weight anew, forward and (compiled) backward. Nor is it ever again once a CUDA graph
-    holds the layer or an optimizer's step: replays change weights unseen. Gradients of gradients are
-    refused, and under transforms of ``torch.func`` the layer is masked-dense.
+    *Graphs.* Within ``torch.compile`` and CUDA graphs nothing is kept from one call to the next: each
+    call packs the weight once, for its forward and its backward pass. Nor is anything kept ever again
+    once a CUDA graph holds the layer or an optimizer's step: replays change weights unseen. Gradients
+    of gradients are refused, and under transforms of ``torch.func`` the layer is masked-dense.
 
     *NaN.* A weight that is NaN is packed as infinity, which kernels cannot lose: the outputs
     that it reaches are not finite, as those of a masked-dense layer.
@@ -607,7 +678,7 @@ class SparseLinear(nn.Linear):
             return mvue_linear(input, self.weight, self.bias, self.estimator)
         dense = _dense_weight(self)
         if torch.compiler.is_compiling():
-            weight: tuple[Tensor, ...] = (_masked(dense, masked.mask, dtype),)
+            weight = _pack(dense, masked.mask, dtype, kernels)
         elif _keeps_no_pack(self):
             weight = ()
         else:
@@ -615,7 +686,7 @@ class SparseLinear(nn.Linear):
         bias = None if self.bias is None else self.bias.to(dtype)
         output: Tensor = _SparseLinear.apply(  # type: ignore[no-untyped-call]
             input.to(dtype), dense, bias, masked.mask, masked.gradient == "static", masked.decay,
-            self.estimator, kernels, *weight,
+            self.estimator, kernels, *_four(weight),
         )  # fmt: skip
         return output
 

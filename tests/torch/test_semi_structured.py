@@ -106,6 +106,7 @@ def kernels(monkeypatch):
 def forget_trials():
     semi_structured._fault.cache_clear()
     semi_structured._fastest.cache_clear()
+    semi_structured._layouts.cache_clear()
     semi_structured._warn_once.cache_clear()
 
 
@@ -352,7 +353,7 @@ def test_every_size_is_tried_once(kernels, monkeypatch):
     forget_trials()
     for _ in range(2):
         pair()[0](integers(8, 32))
-    assert (kernels.packs, kernels.compressions) == (3, 1)
+    assert (kernels.packs, kernels.compressions) == (4, 1)  # two of the trial, with its layouts
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 48), (64, 2048), (2048, 64)])
@@ -869,7 +870,7 @@ def lambda_layer(layer, checkpoint):
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("weight_gradient", ["dense", "mvue"])
-def test_it_compiles_as_one_graph_that_packs_anew(kernels, weight_gradient, sparse):
+def test_it_compiles_as_one_graph_that_packs_once_a_call(kernels, weight_gradient, sparse):
     torch.compiler.reset()
     kernels.column_major = True
     layer, masked = pair(weight_gradient=weight_gradient, gradient="sr_ste", decay=0.5)
@@ -888,18 +889,53 @@ def test_it_compiles_as_one_graph_that_packs_anew(kernels, weight_gradient, spar
         in_place(masked)
     calls = kernels.packs, kernels.compressions, kernels.products
     mvue = 2 * (weight_gradient == "mvue")
-    assert calls == ((4, mvue, 4 + mvue) if sparse else (0, 0, 0))
+    assert calls == ((2, mvue, 4 + mvue) if sparse else (0, 0, 0))
     torch.compiler.reset()
 
 
-def test_the_operator_keeps_its_word(kernels):
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize("how", ["no_grad", "inference_mode", "frozen"])
+def test_it_compiles_where_nothing_wants_a_gradient(kernels, monkeypatch, sides, how):
+    """Of kernels that pack one tensor a side, as cuSPARSELt does, and of two."""
+    torch.compiler.reset()
+    if sides == 1:
+        pack, multiply = kernels.pack, kernels.multiply
+        monkeypatch.setattr(kernels, "pack", lambda matrix: pack(matrix)[::2])
+        compress = kernels.compress
+        monkeypatch.setattr(kernels, "compress", lambda matrix: compress(matrix)[:1])
+        monkeypatch.setattr(
+            kernels, "multiply", lambda packed, *rest: multiply((packed[0], packed[0] != 0), *rest)
+        )
+        forget_trials()
+    sparse, masked = pair()
+    compiled = torch.compile(sparse, fullgraph=True, backend="aot_eager")
+    if how == "frozen":
+        sparse.requires_grad_(False)
+    context = contextlib.nullcontext() if how == "frozen" else getattr(torch, how)()
+    x = integers(8, 32)
+    with context:
+        for layer in (compiled, compiled, sparse):
+            assert torch.equal(layer(x), masked(x))
+    torch.compiler.reset()
+
+
+def test_the_operators_keep_their_word(kernels):
+    semi_structured._layouts("reference", torch.device("cpu"), torch.bfloat16, 16, 64)
     for kernels.column_major in (False, True):
         matrix = integers(16, 64) * torch.tensor([1, 0, 0, 1]).repeat(16)
         for bias in (None, integers(16)):
             for rows in (integers(8, 64), integers(64, 8).T):
+                product = semi_structured._packed_product
                 torch.library.opcheck(
-                    semi_structured._product, (matrix, rows, bias, "reference", False)
+                    product, (kernels.pack(matrix)[:2], rows, bias, 16, "reference")
                 )
+            compressed = semi_structured._compressed_product
+            fits = matrix.new_ones(16, 64) * (
+                (torch.arange(16)[:, None] + torch.arange(64)) % 4 < 2
+            )
+            torch.library.opcheck(semi_structured._packed, (fits, "reference"))
+            torch.library.opcheck(compressed, (matrix, integers(8, 64), "reference"))
 
 
 def test_transforms_take_the_masked_weight(kernels):
