@@ -626,6 +626,9 @@ class SparseLinear(nn.Linear):
         at once, on compute capability 8.x alone (of 64).
     estimator : {"exact", "approximate"} or None
         Of the weight gradient, as in `masksolve.torch.mvue_2_4`; None is dense.
+    in_graphs : bool
+        Whether ``torch.compile`` takes the layer into its graphs, True at first. If not, a graph ends
+        before the layer, and micro-batches share its packing as they do without ``torch.compile``.
 
     Notes
     -----
@@ -644,7 +647,7 @@ class SparseLinear(nn.Linear):
     each call packs forward, and again backward.
 
     *Graphs.* Within ``torch.compile`` and CUDA graphs nothing is kept from one call to the next: each
-    call packs the weight once, for its forward and its backward pass. Nor is anything kept ever again
+    call packs the weight once, for its forward and its backward pass (see `in_graphs`). Nor is anything kept ever again
     once a CUDA graph holds the layer or an optimizer's step: replays change weights unseen. Gradients
     of gradients are refused, and under transforms of ``torch.func`` the layer is masked-dense.
 
@@ -656,6 +659,7 @@ class SparseLinear(nn.Linear):
     """
 
     estimator: Estimator | None = None
+    in_graphs: bool = True
     least_products: int = 2**32
     kernels: Sequence[str] = tuple(KERNELS)
 
@@ -665,6 +669,16 @@ class SparseLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Return X Wᵀ + b."""
+        if torch.compiler.is_compiling() and not self.in_graphs:
+            outside: Tensor = self._call_outside(input)
+            return outside
+        return self._call(input)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _call_outside(self, input: Tensor) -> Tensor:  # noqa: A002
+        return self._call(input)
+
+    def _call(self, input: Tensor) -> Tensor:  # noqa: A002
         masked = find_masked(self)
         if masked is not None and masked.dense:
             return functional.linear(input, self.weight, self.bias)
@@ -804,7 +818,7 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
     plain = mvue.plain_class(module)
     if before is None:
         return plain
-    for name in ("_packed", "least_products", "kernels"):
+    for name in ("_packed", "in_graphs", "least_products", "kernels"):
         vars(module).pop(name, None)
     return before if plain is SparseLinear else plain
 

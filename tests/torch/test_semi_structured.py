@@ -920,6 +920,35 @@ def test_it_compiles_where_nothing_wants_a_gradient(kernels, monkeypatch, sides,
     torch.compiler.reset()
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)  # PyTorch's own
+def test_micro_batches_share_one_packing_outside_compiled_graphs(kernels):
+    torch.compiler.reset()
+    sparse, masked = pair()
+    sparse.in_graphs = False
+    model = nn.Sequential(nn.ReLU(), sparse, nn.ReLU())
+    compiled = torch.compile(model, backend="aot_eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    for step_ in range(2):
+        for seed in range(3):
+            x, upstream = integers(8, 32, seed=seed), integers(8, 48, seed=seed + 3)
+            each = x.clone().requires_grad_()
+            output = compiled(each)
+            (gradient,) = torch.autograd.grad(output, each, upstream)
+            expected_input = x.clone().requires_grad_()
+            expected = functional.relu(masked(functional.relu(expected_input)))
+            assert torch.equal(output, expected)
+            (wanted,) = torch.autograd.grad(expected, expected_input, upstream)
+            assert torch.equal(gradient, wanted)
+        assert kernels.packs == step_ + 1
+        in_place(sparse)
+        in_place(masked)
+        optimizer.step()
+    torch.compiler.reset()
+
+
 def test_the_operators_keep_their_word(kernels):
     semi_structured._layouts("reference", torch.device("cpu"), torch.bfloat16, 16, 64)
     for kernels.column_major in (False, True):
