@@ -50,6 +50,7 @@ def store_flags(bits, lanes, m, mask, top, left):
     for i in range(m):
         out = mask[top + i, left : left + lanes * m]
         if m % 8 == 0:
+            # Words at any address: LLVM takes them for aligned, which x86 and ARM do not ask for.
             _store_row(bits[i * words : (i + 1) * words, :lanes], m // 8, out.view(np.uint64))
         else:
             for l in range(lanes):
