@@ -26,7 +26,6 @@ from numba import types
 from .compiling import COMPILING, compiled, inner, jit
 from .hints import apart, use_widest
 from .pointers import POINTER, address, caller
-from .prefetch import prefetch_next
 from .widen import bits_of_bfloat16, bits_of_float16
 
 __all__ = ["does", "solve_band", "solve_blocks"]
@@ -34,8 +33,8 @@ __all__ = ["does", "solve_band", "solve_blocks"]
 #: Instead of a mask's number: a score is not finite; the quick kernel cannot tell.
 UNSOUND, DOUBT = -1, -2
 
-#: Blocks that are solved at a time, while the next as many are on their way from memory.
-CHUNK = 64
+#: Blocks that are solved at a time: few enough to stay in the nearest cache, rows long enough to stream.
+CHUNK = 128
 
 #: Chunks that go straight to the exact kernel after one with too many doubts.
 WARY = 32
@@ -469,7 +468,6 @@ def _band(W, quick, exact, write, mask):
     for top in range(0, W.shape[0], 4):
         w = W[top : top + 4]
         for first in range(0, blocks, CHUNK):
-            prefetch_next(W, top, 4 * first, 4, 4 * CHUNK)
             count = min(CHUNK, blocks - first)
             chunk = numbers[first : first + count]
             if wary > 0:
