@@ -224,9 +224,9 @@ def _trivial_signature(scores):
     return types.void(scores[:, ::1], lanes, lanes, types.int64, types.uint64[:, ::1])
 
 
-#: How to solve; see `_prepare`.
 _LINES = types.Tuple((POINTER, POINTER, types.int64[:, ::1]))
 _PROOFS, _ROUNDS = types.UniTuple(POINTER, 2), types.UniTuple(types.int64, 2)
+#: Type of how to solve; see `_prepare`.
 HOW = types.Tuple((POINTER, types.boolean, _LINES, _PROOFS, types.float32, _ROUNDS, POINTER))
 
 

@@ -1,4 +1,4 @@
-"""Ask for memory ahead of its use: where several rows are read side by side, the hardware does not."""
+"""Ask for memory ahead of its use: of short pieces of many rows, the hardware does not foresee the next."""
 
 from numba import config, types
 from numba.core import cgutils
