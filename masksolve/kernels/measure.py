@@ -6,120 +6,220 @@ Apart from the engines: here nothing is searched, and nothing that an engine com
 import functools
 
 import numpy as np
-from numba import from_dtype, types
+from numba import from_dtype, typeof, types
 
-from .compiling import COMPILING, inner, jit
-from .fixed_point import fixed_point, scale_blocks
+from .compiling import COMPILING, bare, compiled, jit
+from .fixed_point import call_scale, scale_signature, scaler
+from .hints import apart, use_widest
+from .pointers import POINTER, address, caller
+from .scratch import aligned
 
 __all__ = ["CHUNK", "measure_band"]
 
-CHUNK = 512  # columns that go through at once: few enough to stay in the nearest cache
-EIGHT_ONES = np.uint64(0x0101010101010101)
+CHUNK = 256  # columns that go through at once: few enough to stay in the nearest caches
+ROWS = 4  # rows that do so: the sums of their columns are fetched and put back once
+
+_i64, _flag, _word = types.int64, types.boolean, types.uint64
+_line, _lines, _flags = types.Array(_i64, 1, "C", readonly=True), _i64[:, ::1], _flag[::1]
+_SPREAD = types.void(_line, _i64, _lines)
+_SUM_UP = types.void(_lines, _line, _line, _i64, _flag, _i64[::1], _i64[::1], _i64[::1], _flags)
 
 
-@inner
-def _spread(rows, i, m, price):
-    """Price of row i of each block to all its columns."""
-    for b in range(len(rows) // m):
-        u = rows[b * m + i]
-        for c in range(b * m, (b + 1) * m):
-            price[c] = u
+def _add_signature(scores):
+    W = types.Array(scores, 2, "C", readonly=True)
+    kept = types.Array(_flag, 2, "C", readonly=True)
+    return types.void(W, kept, _word, _word, scores[:, ::1], _lines, _line, _lines)
 
 
-@inner
-def _check_rows(kept, price, n, m, at_most, good):
-    """Note of each block whether a row of its mask may be part of a proof."""
-    blocks, eights = len(kept) // m, m // 8
-    words = kept[: len(kept) // 8 * 8].view(np.uint64)
-    for b in range(blocks):
-        count = 0
-        if m % 8 == 0:
-            for w in range(b * eights, (b + 1) * eights):
-                count += np.int64(words[w] * EIGHT_ONES >> np.uint64(56))
-        else:
-            for c in range(b * m, (b + 1) * m):
-                count += kept[c]
-        good[b] &= count == n or (at_most and price[b * m] == 0 and count < n)
+def _check_signature(size):
+    words = types.Array(types.Integer.from_bitwidth(8 * size, False), 2, "C", readonly=True)
+    return types.void(words, _i64, _i64, _line, _i64, _flag, _flags)
 
 
-@inner
-def _add(q, price, columns, above, total):
-    """Add to the sums of a column what a row has above its prices, and its scores."""
-    for c in range(len(q)):
-        above[c] += max(q[c] - price[c] - columns[c], 0)
-    for c in range(len(q)):
-        total[c] += q[c]
-
-
-@inner
-def _hold(q, kept, held, counts):
-    """Add the kept scores of a row, and their number, to the sums of their columns."""
-    for c in range(len(q)):
-        held[c] += q[c] if kept[c] else 0
-    for c in range(len(q)):
-        counts[c] += kept[c]
-
-
-@inner
-def _sum_up(sums, columns, rows, n, m, b, at_most):
-    """Value, bound and total of block b of a chunk, and whether its columns and prices prove it."""
-    value, above, total, prices = 0, 0, 0, 0
-    good = True
-    for c in range(b * m, (b + 1) * m):
-        value += sums[0, c]
-        above += sums[1, c]
-        total += sums[2, c]
-        prices += columns[c] + rows[c]
-        good &= sums[3, c] == n or (at_most and columns[c] == 0 and sums[3, c] < n)
-        good &= not at_most or min(columns[c], rows[c]) >= 0
-    return value, n * prices + above, total, good
-
-
-def _measure(W, m, n, absolute, at_most, u, v, mask, shift, value, bound, total, proven):
-    """Measure a band; see `measure_band`. u, v: (blocks down, blocks across * m)."""
-    chunk = max(CHUNK // m, 1) * m
-    peak, factors = np.zeros(chunk, W.dtype), np.ones((2, chunk), W.dtype)
-    sums, price, q = (
-        np.zeros((4, chunk), np.int64),
-        np.zeros(chunk, np.int64),
-        np.zeros(chunk, np.int64),
-    )
-    for down in range(W.shape[0] // m):
-        top = down * m
-        for left in range(0, W.shape[1], chunk):
-            width = min(chunk, W.shape[1] - left)
-            first, blocks = left // m, width // m
-            here = slice(left, left + width)
-            if not scale_blocks(W, top, left, m, width, peak, factors, shift[down, first:]):
-                return False
-            sums[:] = 0
-            rows, columns, scores = u[down, here], v[down, here], q[:width]
-            good = proven[down, first : first + blocks]
-            good[:] = True
-            for i in range(m):
-                _spread(rows, i, m, price)
-                kept = mask[top + i, here]
-                fixed_point(W[top + i, here], factors, absolute, scores)
-                _check_rows(kept, price, n, m, at_most, good)
-                _hold(scores, kept, sums[0], sums[3])
-                _add(scores, price, columns, sums[1], sums[2])
-            for b in range(blocks):
-                at = first + b
-                value[down, at], bound[down, at], total[down, at], proves = _sum_up(
-                    sums, columns, rows, n, m, b, at_most
-                )
-                good[b] &= proves and value[down, at] == bound[down, at]
-    return True
+_call_spread = caller(_SPREAD, raises=False)
+_call_add = caller(lambda *given: _add_signature(given[0].dtype), raises=False)
+_call_check = caller(lambda *given: _check_signature(given[0].dtype.bitwidth // 8), raises=False)
+_call_sum_up = caller(_SUM_UP, raises=False)
 
 
 @functools.cache
-def _engine(scores):
-    i64, flag = types.int64, types.boolean
-    W, mask = types.Array(scores, 2, "C", readonly=True), types.Array(flag, 2, "C")
-    prices = types.Array(i64, 2, "C", readonly=True)
-    grid, proven = types.Array(i64, 2, "C"), types.Array(flag, 2, "C")
-    out = grid, grid, grid, grid, proven
-    return jit(_measure, flag(W, i64, i64, flag, flag, prices, prices, mask, *out))
+def _spread(m):
+    """The kernel ``spread(rows, i, price)``: prices of rows i and on of each block to its columns."""
+
+    def spread(rows, i, price):
+        apart()
+        use_widest()
+        for k in range(len(price)):
+            for b in range(len(rows) // m):
+                u = rows[b * m + i + k]
+                for j in range(m):
+                    price[k, b * m + j] = u
+
+    return bare(spread, _SPREAD)
+
+
+@functools.cache
+def _adder(scores, rows, absolute):
+    """The kernel ``add(W, kept, top, left, factors, price, columns, sums)`` for so many rows.
+
+    To the sums of the columns it adds the kept scores, what is above the prices, all scores, and
+    the number of the kept.
+    """
+    score = "abs(np.rint({}))" if absolute else "np.rint({})"
+    body = "".join(
+        f"""
+        q = np.int64({score.format(f"W[top + word({k}), left + c] * a * b")})
+        x = kept[top + word({k}), left + c]
+        held += q if x else none
+        above += max(q - column - price[{k}, c], none)
+        total += q
+        count += np.int64(x)"""
+        for k in range(rows)
+    )
+    name = f"_add_{rows}"
+    source = f"""
+def {name}(W, kept, top, left, factors, price, columns, sums):
+    apart()
+    use_widest()
+    none = np.int64(0)
+    for c in range(word(len(columns))):
+        a, b, column = factors[0, c], factors[1, c], columns[c]
+        held, above, total, count = sums[0, c], sums[1, c], sums[2, c], sums[3, c]{body}
+        sums[0, c], sums[1, c], sums[2, c], sums[3, c] = held, above, total, count
+"""
+    scope = {
+        "np": np,
+        "word": np.uint64,
+        "apart": apart,
+        "use_widest": use_widest,
+        "__name__": __name__,
+    }
+    return compiled(source, name, __file__, scope, _add_signature(scores))
+
+
+@functools.cache
+def _checker(m, size):
+    """The kernel ``check(words, top, first, rows, n, at_most, good)`` for flags in words of so many.
+
+    Good is a block with n kept entries in each row, or with fewer in a row without a price.
+    """
+    ones, last = np.uint64(0x0101010101010101), np.uint64(56)
+    many = m // size
+
+    def check(words, top, first, rows, n, at_most, good):
+        good[:] = True
+        for i in range(m):
+            for b in range(len(good)):
+                count = 0
+                for k in range(many):
+                    word = np.uint64(words[top + i, (first + b) * many + k])
+                    count += np.int64(word * ones >> last)
+                fewer = at_most and rows[b * m + i] == 0 and count < n
+                good[b] &= count == n or fewer
+
+    return bare(check, _check_signature(size))
+
+
+@functools.cache
+def _summer(m):
+    """The kernel ``sum_up(sums, rows, columns, n, at_most, value, bound, total, good)`` of a row of blocks.
+
+    Value, bound and total of each; and it is not good if what its columns keep, its prices or its value
+    are not those of a proof.
+    """
+
+    def sum_up(sums, rows, columns, n, at_most, value, bound, total, good):
+        apart()
+        use_widest()
+        for b in range(len(good)):
+            held, above, scores, prices, least, fine = 0, 0, 0, 0, 0, True
+            for j in range(m):
+                c = b * m + j
+                held += sums[0, c]
+                above += sums[1, c]
+                scores += sums[2, c]
+                prices += rows[c] + columns[c]
+                least = min(least, min(rows[c], columns[c]))
+                fewer = at_most & (columns[c] == 0) & (sums[3, c] < n)
+                fine &= (sums[3, c] == n) | fewer
+            value[b], bound[b], total[b] = held, n * prices + above, scores
+            good[b] &= fine and (least == 0 or not at_most) and value[b] == bound[b]
+
+    return bare(sum_up, _SUM_UP)
+
+
+def _measure(scores, marks, m, n, at_most, how, scratch, prices, shift, numbers, proven):
+    """Measure a band; see `measure_band`.
+
+    scores, marks: the matrix and its bits, the mask and its words; prices: (blocks down, blocks across * m).
+    """
+    (W, bits), (mask, words), (u, v), (value, bound, total) = scores, marks, prices, numbers
+    scale, spread, add, add_one, check, sum_up = how
+    peak, factors, finite, sums, price = scratch
+    chunk = len(peak)
+    for down in range(W.shape[0] // m):
+        top = down * m
+        for left in range(0, W.shape[1], chunk):
+            right = min(left + chunk, W.shape[1])
+            first, last = left // m, right // m
+            place = np.uint64(top), np.uint64(left)
+            call_scale(scale, (bits, *place, peak[: right - left], factors, shift[down, first:last], finite))
+            if not finite[0]:
+                return False
+            rows, columns, good = u[down, left:right], v[down, left:right], proven[down, first:last]
+            sums[:] = 0
+            i = 0
+            while i < m:
+                step = ROWS if i + ROWS <= m else 1
+                _call_spread(spread, (rows, i, price[:step]))
+                place = np.uint64(top + i), np.uint64(left)
+                adding = add if step == ROWS else add_one
+                _call_add(adding, (W, mask, *place, factors, price, columns, sums))
+                i += step
+            _call_check(check, (words, top, first, rows, n, at_most, good))
+            here = value[down, first:last], bound[down, first:last], total[down, first:last]
+            _call_sum_up(sum_up, (sums, rows, columns, n, at_most, *here, good))
+    return True
+
+
+def _scratch(m, scores):
+    """Of the columns of a chunk: the largest bits, two factors, sums; whether scores are finite; prices of rows."""
+    chunk = max(CHUNK // m, 1) * m
+    peak, factors = aligned(chunk, f"i{scores.itemsize}"), aligned((2, chunk), scores)
+    sums, price = aligned((4, chunk), np.int64), aligned((ROWS, chunk), np.int64)
+    return peak, factors, np.zeros(1, np.bool_), sums, price
+
+
+@functools.cache
+def _engine(scores, size):
+    def matrix(entries):
+        return types.Array(entries, 2, "C", readonly=True)
+
+    whole, words = types.Integer.from_bitwidth(8 * scores.itemsize), f"uint{8 * size}"
+    given = (
+        types.Tuple((matrix(from_dtype(scores)), matrix(whole))),
+        types.Tuple((matrix(_flag), matrix(getattr(types, words)))),
+        *(_i64, _i64, _flag, types.UniTuple(POINTER, 6), typeof(_scratch(4, scores))),
+        types.UniTuple(matrix(_i64), 2),
+        *(_lines, types.UniTuple(_lines, 3), types.Array(_flag, 2, "C")),
+    )
+    return jit(_measure, _flag(*given))
+
+
+@functools.cache
+def _prepare(scores, m, absolute):
+    """The engine, the kernels that it calls, and the size of a word of flags."""
+    kind, size = from_dtype(scores), next(size for size in (8, 4, 2, 1) if m % size == 0)
+    with COMPILING:
+        signature = _add_signature(kind)
+        how = (
+            address(scaler(scores, m), scale_signature(scores)),
+            address(_spread(m), _SPREAD),
+            *(address(_adder(kind, rows, absolute), signature) for rows in (ROWS, 1)),
+            address(_checker(m, size), _check_signature(size)),
+            address(_summer(m), _SUM_UP),
+        )
+        return _engine(scores, size), how, np.dtype(f"u{size}")
 
 
 def measure_band(W, n, m, u, v, mask, shift, value, bound, total, proven, *, absolute, at_most):
@@ -132,6 +232,7 @@ def measure_band(W, n, m, u, v, mask, shift, value, bound, total, proven, *, abs
     and its value is the bound. The caller sees to it that prices are not so large that sums
     could overflow.
     """
-    with COMPILING:
-        engine = _engine(from_dtype(W.dtype))
-    return engine(W, m, n, absolute, at_most, u, v, mask, shift, value, bound, total, proven)
+    engine, how, words = _prepare(W.dtype, m, bool(absolute))
+    scores, marks = (W, W.view(f"i{W.itemsize}")), (mask, mask.view(words))
+    given = scores, marks, m, n, at_most, how, _scratch(m, W.dtype), (u, v)
+    return engine(*given, shift, (value, bound, total), proven)

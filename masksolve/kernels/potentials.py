@@ -11,8 +11,9 @@ import numpy as np
 from numba import from_dtype, types
 
 from .compiling import COMPILING, inner, jit
-from .fixed_point import fixed_point, scale_blocks
+from .fixed_point import call_scale, fixed_point, scale_signature, scaler
 from .measure import CHUNK
+from .pointers import POINTER, address
 
 __all__ = ["potentials_band"]
 
@@ -63,10 +64,11 @@ def _sweep(forward, back, open_, rows, columns, slack, at_most):
     return moved != 0
 
 
-def _potentials(W, m, n, absolute, at_most, mask, u, v):
+def _potentials(W, bits, m, n, absolute, at_most, scale, mask, u, v):
     """Potentials of a band's masks; see `potentials_band`."""
     chunk = max(CHUNK // (m * LANES), 1) * m * LANES
-    peak, factors = np.zeros(chunk, W.dtype), np.ones((2, chunk), W.dtype)
+    peak, factors = np.zeros(chunk, bits.dtype), np.zeros((2, chunk), W.dtype)
+    finite = np.zeros(1, np.bool_)
     q, shift = np.zeros((m, chunk), np.int64), np.zeros(chunk // m, np.int64)
     forward, back = np.zeros((m * m, LANES), np.int64), np.zeros((m * m, LANES), np.int64)
     rows, columns = np.zeros((m, LANES), np.int64), np.zeros((m, LANES), np.int64)
@@ -76,7 +78,9 @@ def _potentials(W, m, n, absolute, at_most, mask, u, v):
         top = down * m
         for left in range(0, W.shape[1], chunk):
             width = min(chunk, W.shape[1] - left)
-            if not scale_blocks(W, top, left, m, width, peak, factors, shift):
+            here = bits, np.uint64(top), np.uint64(left), peak[:width]
+            call_scale(scale, (*here, factors, shift[: width // m], finite))
+            if not finite[0]:
                 return False
             for i in range(m):
                 fixed_point(W[top + i, left : left + width], factors, absolute, q[i, :width])
@@ -118,9 +122,12 @@ def _potentials(W, m, n, absolute, at_most, mask, u, v):
 @functools.cache
 def _engine(scores):
     i64, flag = types.int64, types.boolean
-    W = types.Array(scores, 2, "C", readonly=True)
+    W, bits = (
+        types.Array(entries, 2, "C", readonly=True)
+        for entries in (from_dtype(scores), types.Integer.from_bitwidth(8 * scores.itemsize))
+    )
     mask, prices = types.Array(flag, 2, "C", readonly=True), types.Array(i64, 2, "C")
-    return jit(_potentials, flag(W, i64, i64, flag, flag, mask, prices, prices))
+    return jit(_potentials, flag(W, bits, i64, i64, flag, flag, POINTER, mask, prices, prices))
 
 
 def potentials_band(W, n, m, mask, u, v, *, absolute, at_most):
@@ -130,5 +137,7 @@ def potentials_band(W, n, m, mask, u, v, *, absolute, at_most):
     in row-major order. All C-contiguous. Where a mask is not optimal, u and v mean nothing.
     """
     with COMPILING:
-        engine = _engine(from_dtype(W.dtype))
-    return engine(W, m, n, absolute, at_most, mask, u, v)
+        engine = _engine(W.dtype)
+        scale = address(scaler(W.dtype, m), scale_signature(W.dtype))
+    bits = W.view(f"i{W.itemsize}")
+    return engine(W, bits, m, n, absolute, at_most, scale, mask, u, v)
