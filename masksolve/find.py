@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from .bands import Progress, check_workers, report_progress, run_bands
 from .certify import relative_gap
 from .errors import OptionError, SolverError
-from .matrices import MatrixProblem, Proof, matrix_dtype
+from .matrices import MatrixProblem, Proof, Start, matrix_dtype
 from .methods import METHODS, BlockSolver, MatrixSolver, Method, find_method
 from .pattern import Degree, Pattern, as_integer, check_degree
 from .residual import (
     block_objective,
+    drop_wild_prices,
     dual_ascent,
     find_potentials,
     first_bad_line,
+    still_proven,
     weak_bound,
 )
-from .scores import as_real_array, nonfinite_error, scaled_ratio, scaled_total, to_fixed_point
+from .scores import LARGEST, as_real_array, nonfinite_error, scaled_ratio, scaled_total, to_fixed_point
 from .solution import BlockSolution, Certificate, Comparison, MaskSolution, SolveStats
 from .tiling import Band, Remainder, make_tiling
 
@@ -69,11 +71,11 @@ class _Problem:
         self.workers = check_workers(workers)
         self.progress = progress
         self.solver = self.method.load()
-        self.old = None if warm_start is None else self._old_certificate(warm_start)
+        self.old = None if warm_start is None else self._old_answer(warm_start)
         self.mask = np.empty_like(self.array, dtype=np.bool_, subok=False)
 
-    def _old_certificate(self, previous: MaskSolution) -> Certificate | None:
-        """Check an earlier solution and return its proof, if the method has a use for prices."""
+    def _old_answer(self, previous: MaskSolution) -> Start | None:
+        """Check an earlier solution and return it, if the method may keep what it still proves."""
         if not isinstance(previous, MaskSolution):
             raise OptionError(
                 f"warm_start must be a MaskSolution, as solve returns it, "
@@ -98,18 +100,36 @@ class _Problem:
                     f"warm_start must be a MaskSolution as solve returns it, but {name} of its "
                     f"certificate is {found.dtype} of shape {found.shape}, not int64 of shape {shape}"
                 )
-        return None if self.method.load_warm_solver() is None else old
+        mask = previous.mask
+        if not isinstance(mask, np.ndarray) or (mask.dtype, mask.shape) != (bool, old.shape):
+            found = (
+                f"{mask.dtype} of shape {mask.shape}"
+                if isinstance(mask, np.ndarray)
+                else type(mask).__name__
+            )
+            raise OptionError(
+                f"warm_start must be a MaskSolution as solve returns it, but its mask is {found}, "
+                f"not a bool array of shape {old.shape}"
+            )
+        return None if self.method.load_warm_solver() is None else Start(mask, old.u, old.v)
 
-    def _start(self, band: Band) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Copy a band's prices to start from; one axis for all matrices and rows."""
+    def _start(self, band: Band) -> Start | None:
+        """Return a matrix's part of the earlier answer that lies in a band."""
         if self.old is None:
             return None
-        grid, shape = self.tiling.grid, (-1, band.shape[2], self.pattern.m)
+        (mask,) = self.tiling.views(self.old.mask, band)
+        return Start(mask, *self._start_prices(self.old, band))
+
+    def _start_prices(self, old: Start, band: Band) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Copy a band's old prices; one axis for all matrices and rows."""
+        grid, (n, m) = self.tiling.grid, (self.pattern.n, self.pattern.m)
         u, v = (
-            np.array(prices.reshape(*grid, self.pattern.m)[band], dtype=np.int64).reshape(shape)
-            for prices in (self.old.u, self.old.v)
+            np.array(prices.reshape(*grid, m)[band], dtype=np.int64, order="C")
+            for prices in (old.u, old.v)
         )
-        return u, v
+        drop_wild_prices(u, v, n, LARGEST)
+        shape = (-1, band.shape[2], m)
+        return u.reshape(shape), v.reshape(shape)
 
     def find(self) -> None:
         """Fill the mask: from raw matrices where the method and the dtype allow it."""
@@ -195,10 +215,20 @@ class _Problem:
         work(band, q, shift, solution, seconds)
 
     def _solve_blocks(self, q: NDArray[np.int64], band: Band) -> BlockSolution:
-        start, warm = self._start(band), self.method.load_warm_solver()
-        if start is not None and warm is not None:
-            u, v = (prices.reshape(-1, self.pattern.m) for prices in start)
-            return warm(q, self.pattern.n, self.degree, u, v)
+        """Solve a band of blocks; with an earlier answer, those that it does not prove any more."""
+        warm = self.method.load_warm_solver()
+        if self.old is None or warm is None:
+            return self._solve_cold(q)
+        n, m, degree = self.pattern.n, self.pattern.m, self.degree
+        mask = self.tiling.gather(self.old.mask, band)
+        u, v = (prices.reshape(-1, m) for prices in self._start_prices(self.old, band))
+        left = ~still_proven(q, mask, u, v, n, degree)
+        if left.any():
+            found = warm(q[left], n, degree, v[left])
+            mask[left], u[left], v[left] = found.mask, found.u, found.v
+        return BlockSolution(mask, u, v)
+
+    def _solve_cold(self, q: NDArray[np.int64]) -> BlockSolution:
         if self.method.solver is None:
             return self.solver(q, self.pattern.n, self.degree)
         # A caller's own solver gets a copy to scribble on, and is not believed.

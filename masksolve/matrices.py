@@ -16,7 +16,7 @@ from .scores import LARGEST
 from .solvers.widening import widened
 from .tiling import Band, Tiling
 
-__all__ = ["MatrixProblem", "Proof", "matrix_dtype"]
+__all__ = ["MatrixProblem", "Proof", "Start", "matrix_dtype"]
 
 Prices = NDArray[np.int64]
 
@@ -39,6 +39,14 @@ class Proof(NamedTuple):
     objective: NDArray[np.int64]
     bound: NDArray[np.int64]
     total: NDArray[np.int64]
+
+
+class Start(NamedTuple):
+    """An earlier answer to a band: its part of the mask, and the prices (rows, columns, m)."""
+
+    mask: NDArray[np.bool_]
+    u: Prices
+    v: Prices
 
 
 class MatrixProblem:
@@ -66,15 +74,16 @@ class MatrixProblem:
         return True
 
     def prove(
-        self, solve: MatrixProver, band: Band, start: tuple[Prices, Prices] | None
+        self, solve: MatrixProver, band: Band, start: Start | None
     ) -> tuple[Proof, float, float] | None:
         """Fill a band of the mask and prove it; None if a score is not finite.
 
-        `start`: prices u, v (rows, columns, m) to start from. Returns the proof, and the seconds
-        that solving and proving took.
+        What an earlier answer, `start`, still proves is kept. Returns the proof, and the seconds that
+        solving and proving took.
         """
         job = self._proving(band)
-        return self._proven(job, job.solve(solve, start), band)
+        proof = job.solve(solve) if start is None else job.resume(solve, start)
+        return self._proven(job, proof, band)
 
     def find_and_prove(self, solve: MatrixSolver, band: Band) -> tuple[Proof, float, float] | None:
         """Do as `prove` does, for an exact solver that knows no prices."""
@@ -128,19 +137,59 @@ class _Proving:
         self.grid = scores.shape[0] // m, scores.shape[1] // m
         self.solving = self.proving = 0.0
 
-    def solve(self, solver: MatrixProver, start: tuple[Prices, Prices] | None) -> Proof | None:
-        """Solve all blocks, from prices if given, and measure the answer."""
+    def resume(self, solver: MatrixProver, start: Start) -> Proof | None:
+        """Keep what an earlier answer still proves, and solve the other blocks from its prices.
+
+        Of few blocks a matrix is made; with many, the others are solved too, and then put back.
+        """
+        rows, columns = start.mask.shape
+        self.mask[...] = False
+        self.mask[:rows, :columns] = start.mask
+        measured = self._measure(start.u, start.v)
+        if measured is None:
+            return None
+        proof, sound = measured
+        left, masks = ~sound, self._blocks(self.mask)
+        many = np.count_nonzero(left)
+        if many > left.size // 2:
+            kept = [part[sound] for part in (masks, *proof)]
+            answer = self.solve(solver, (proof.u, proof.v))
+            if answer is not None:
+                for target, part in zip((masks, *answer), kept, strict=True):
+                    target[sound] = part
+            return answer
+        if many:
+            m = self.problem.pattern.m
+            scores = self._blocks(self.scores)[left].swapaxes(0, 1).reshape(m, -1)
+            job = _Proving(self.problem, scores, np.empty(scores.shape, dtype=np.bool_))
+            answer = job.solve(solver, (proof.u[left][np.newaxis], proof.v[left][np.newaxis]))
+            self.solving, self.proving = self.solving + job.solving, self.proving + job.proving
+            if answer is None:
+                return None
+            for target, part in zip((masks, *proof), (job._blocks(job.mask), *answer), strict=True):
+                target[left] = part[0]
+        return proof
+
+    def _blocks(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """View a matrix of the band as blocks (rows, columns, m, m)."""
+        (rows, columns), m = self.grid, self.problem.pattern.m
+        return matrix.reshape(rows, m, columns, m).swapaxes(1, 2)
+
+    def solve(
+        self, solver: MatrixProver, prices: tuple[Prices, Prices] | None = None
+    ) -> Proof | None:
+        """Solve all blocks, from prices if given, and prove the answer."""
         begin, problem = time.perf_counter(), self.problem
         m = problem.pattern.m
-        u, v = start or np.empty((2, *self.grid, m), dtype=np.int64)
+        u, v = prices or np.empty((2, *self.grid, m), dtype=np.int64)
         how = problem.pattern, problem.degree, problem.absolute, self.mask
         flat = u.reshape(-1, m), v.reshape(-1, m)
-        finite = solver(self.scores, *how, *flat, start is not None)
+        finite = solver(self.scores, *how, *flat, prices is not None)
         self.solving += time.perf_counter() - begin
-        return self._measure(u, v) if finite else None
+        return self._proof(u, v) if finite else None
 
     def find(self, solver: MatrixSolver) -> Proof | None:
-        """Solve all blocks, then find potentials of their masks, and measure both."""
+        """Solve all blocks, then find potentials of their masks, which prove them."""
         from .solvers.proving import potentials
 
         begin, problem = time.perf_counter(), self.problem
@@ -152,25 +201,20 @@ class _Proving:
             return None
         u, v = potentials(self.scores, *how)
         self.proving += time.perf_counter() - found
-        return self._measure(u, v)
+        return self._proof(u, v)
 
-    def _measure(self, u: Prices, v: Prices) -> Proof | None:
-        from .solvers.proving import measure
-
+    def _proof(self, u: Prices, v: Prices) -> Proof | None:
+        """Measure what a solver answered: that it has kept to the pattern, not that its mask is the best."""
         problem = self.problem
         if not bound_fits(u, v, problem.pattern.n, LARGEST):
             raise SolverError(
                 "the solver's potentials are too large for their bound to fit an int64; this is a "
                 "defect of masksolve, please report it"
             )
-        begin = time.perf_counter()
-        how = problem.pattern, problem.degree, problem.absolute, self.mask
-        measured = measure(self.scores, *how, u, v)
-        self.proving += time.perf_counter() - begin
+        measured = self._measure(u, v)
         if measured is None:
             return None
-        *numbers, sound = measured
-        proof = Proof(u, v, *numbers)
+        proof, sound = measured
         wrong = int((~sound & (proof.objective == proof.bound)).sum())
         if wrong:  # else the caller, who knows the method, sees the gap
             raise SolverError(
@@ -178,3 +222,16 @@ class _Proving:
                 f"blocks; this is a defect of masksolve, please report it"
             )
         return proof
+
+    def _measure(self, u: Prices, v: Prices) -> tuple[Proof, NDArray[np.bool_]] | None:
+        """What mask and prices are worth, and of which blocks they are a proof."""
+        from .solvers.proving import measure
+
+        begin, problem = time.perf_counter(), self.problem
+        how = problem.pattern, problem.degree, problem.absolute, self.mask
+        measured = measure(self.scores, *how, u, v)
+        self.proving += time.perf_counter() - begin
+        if measured is None:
+            return None
+        *numbers, sound = measured
+        return Proof(u, v, *numbers), sound

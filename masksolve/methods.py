@@ -40,7 +40,7 @@ MatrixSolver = Callable[
 ]
 
 #: Scores of float32 or float64, else as for a `MatrixSolver`; pattern, degree, absolute, mask to
-#: write, potentials u and v (blocks, m) to write, and whether they hold prices to start from.
+#: write, potentials u and v (blocks, m) to write, and whether v holds prices to start from.
 MatrixProver = Callable[
     [
         NDArray[Any],
@@ -55,11 +55,8 @@ MatrixProver = Callable[
     bool,
 ]
 
-#: A block solver that also takes row and column prices (B, m) to start from.
-WarmSolver = Callable[
-    [NDArray[np.int64], int, Degree, NDArray[np.int64], NDArray[np.int64]],
-    BlockSolution,
-]
+#: A block solver that also takes column prices (B, m) to start from; row prices follow from them.
+WarmSolver = Callable[[NDArray[np.int64], int, Degree, NDArray[np.int64]], BlockSolution]
 
 _FAST_BAND = 1 << 18
 # An engine that takes long over a block answers Ctrl-C and tells progress between bands.

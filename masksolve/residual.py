@@ -30,10 +30,12 @@ __all__ = [
     "Optimised",
     "block_objective",
     "bound_fits",
+    "drop_wild_prices",
     "dual_ascent",
     "find_potentials",
     "first_bad_line",
     "optimise",
+    "still_proven",
     "weak_bound",
 ]
 
@@ -106,10 +108,33 @@ def weak_bound(q: Blocks, u: Blocks, v: Blocks, n: int) -> Blocks:
 
 def bound_fits(u: Blocks, v: Blocks, n: int, largest_score: int) -> bool:
     """Whether no sum on the way to a block's bound can overflow an int64; u, v: (..., m)."""
-    m = u.shape[-1]
     # Not np.abs: that of the smallest int64 is negative.
     largest = max(max(int(p.max(initial=0)), -int(p.min(initial=0))) for p in (u, v))
-    return bool((2 * n * m + 2 * m * m) * max(largest, 1) + m * m * largest_score < 2**63)
+    return max(largest, 1) <= _price_limit(u.shape[-1], n, largest_score)
+
+
+def _price_limit(m: int, n: int, largest_score: int) -> int:
+    """Largest price with which no sum on the way to a block's bound can overflow an int64."""
+    return (2**63 - 1 - m * m * largest_score) // (2 * n * m + 2 * m * m)
+
+
+def drop_wild_prices(u: Blocks, v: Blocks, n: int, largest_score: int) -> None:
+    """Set the prices (..., m) of blocks to 0 whose bound might not fit an int64: they prove nothing."""
+    if not bound_fits(u, v, n, largest_score):
+        limit = _price_limit(u.shape[-1], n, largest_score)
+        wild = np.any([(p < -limit) | (p > limit) for p in (u, v)], axis=(0, -1))
+        u[wild] = v[wild] = 0
+
+
+def still_proven(q: Blocks, mask: Masks, u: Blocks, v: Blocks, n: int, degree: Degree) -> Masks:
+    """Of which blocks prices (B, m) prove that masks, of whatever origin, are optimal; (B,)."""
+    proven = block_objective(q, mask) == weak_bound(q, u, v, n)
+    for axis in (1, 2):
+        kept = mask.sum(axis=axis)
+        proven &= (kept == n if degree == "exact" else kept <= n).all(axis=1)
+    if degree == "at_most":
+        proven &= np.minimum(u, v).min(axis=1) >= 0
+    return np.asarray(proven)
 
 
 def _exact_bound(q: Blocks, u: Blocks, v: Blocks, n: int) -> Blocks:

@@ -50,6 +50,65 @@ def test_the_other_blocks_are_solved(share, noise):
     ms.check_certificate(new.certificate, scores, new.mask)
 
 
+def as_integers(scores):
+    """The same problem for the solver of integer blocks, exactly: no ties that were not there."""
+    return np.round(scores * 2**20).astype(np.int64)
+
+
+@pytest.mark.parametrize("raw", [as_integers, np.asarray])
+@pytest.mark.parametrize("degree", ["exact", "at_most"])
+def test_what_an_answer_still_proves_is_kept_whoever_found_it(degree, raw):
+    """Among ties engines choose differently; a warm start does not choose again."""
+    tied = raw(np.random.default_rng(1).integers(0, 4, (64, 256)).astype(np.float32))
+    theirs = ms.solve(tied, 4, 8, method="flow", backend="networkx", degree=degree)
+    ours = ms.solve(tied, 4, 8, degree=degree)
+    assert (ours.mask != theirs.mask).any()
+    new = ms.solve(tied, 4, 8, degree=degree, warm_start=theirs)
+    assert (new.mask == theirs.mask).all()
+    assert (new.certificate.u == theirs.certificate.u).all()
+    assert (new.certificate.v == theirs.certificate.v).all()
+    ms.check_certificate(new.certificate, tied, new.mask)
+
+
+@pytest.mark.parametrize("raw", [as_integers, np.asarray])
+def test_a_block_has_one_answer_however_many_others_changed(raw):
+    """Few blocks that are left are solved apart, many where they lie."""
+    before = np.random.default_rng(2).integers(0, 9, (64, 1600)).astype(np.float32)
+    after = np.random.default_rng(3).integers(0, 9, (64, 1600)).astype(np.float32)
+    old, answers = ms.solve(raw(before), 4, 8), []
+    for part in (slice(0, 320), slice(0, 1280)):
+        scores = before.copy()
+        scores[:, part] = after[:, part]
+        new = ms.solve(raw(scores), 4, 8, warm_start=old)
+        ms.check_certificate(new.certificate, raw(scores), new.mask)
+        assert new.objective == ms.solve(raw(scores), 4, 8).objective
+        answers.append(new)
+    few, many = answers
+    for a, b in ((few.mask, many.mask), (few.certificate.v, many.certificate.v)):
+        assert (a[:, :40] == b[:, :40]).all()
+    assert (many.mask[:, 1280:] == old.mask[:, 1280:]).all()
+    assert (few.mask[:, 320:] == old.mask[:, 320:]).all()
+
+
+@pytest.mark.parametrize("raw", [as_integers, np.asarray])
+@pytest.mark.parametrize("degree", ["exact", "at_most"])
+def test_an_old_mask_is_not_believed(degree, raw):
+    scores = raw(SCORES)
+    old = ms.solve(scores, 4, 8, degree=degree)
+    for wrong in (~old.mask, np.ones_like(old.mask), np.zeros_like(old.mask), old.mask[::-1].copy()):
+        new = ms.solve(scores, 4, 8, degree=degree, warm_start=replace(old, mask=wrong))
+        ms.check_mask(new.mask, 4, 8, degree=degree)
+        ms.check_certificate(new.certificate, scores, new.mask)
+        assert new.objective == old.objective
+
+
+def test_an_old_mask_of_another_kind_is_refused():
+    old = ms.solve(SCORES, 4, 8)
+    for wrong, what in ((old.mask.astype(int), "int64"), (old.mask.T, "1600, 64"), (None, "NoneType")):
+        with pytest.raises(ms.errors.OptionError, match=f"mask is .*{what}.*, not a bool array"):
+            ms.solve(SCORES, 4, 8, warm_start=replace(old, mask=wrong))
+
+
 @pytest.mark.parametrize("noise", [1e-4, 1e-3, 1e-2, 1.0])
 def test_the_answer_does_not_depend_on_workers(noise):
     old = ms.solve(SCORES, 4, 8)

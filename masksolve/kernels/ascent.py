@@ -170,40 +170,20 @@ def _all_or_nothing(Q, UI, VI, n, bits):
 
 
 @bare
-def _tame(UI, VI, at_most):
-    """Make prices from anywhere a start from which no sum can overflow.
+def _start(old, at_most, V):
+    """Old column prices, from anywhere, as a start from which no sum can overflow.
 
-    Prices are in units of the block's largest score, as they stand; none far beyond it proves
-    anything. In exact problems a constant may move from all columns to all rows: prices that are far
-    away together are centred.
+    Prices are in units of the block's largest score; none far beyond it is of use. In exact problems a
+    constant may move from all columns to all rows: so prices are centred.
     """
-    least = np.int64(0 if at_most else -LARGEST)
+    least, most = np.float32(0 if at_most else -LARGEST), np.float32(LARGEST)
     for l in range(LANES):
-        low, high, wild = VI[0, l], VI[0, l], False
-        for j in range(len(VI)):
-            low, high = min(low, VI[j, l]), max(high, VI[j, l])
-            wild |= (min(UI[j, l], VI[j, l]) < -FINEST) | (max(UI[j, l], VI[j, l]) > FINEST)
-        near = low >= -LARGEST and high <= LARGEST
-        middle = np.int64(0) if at_most or wild or near else (low + high) >> 1
-        for j in range(len(VI)):
-            u, v = (np.int64(0), np.int64(0)) if wild else (UI[j, l], VI[j, l])
-            UI[j, l] = min(max(u + middle, 2 * least), 2 * LARGEST)
-            VI[j, l] = min(max(v - middle, least), LARGEST)
-
-
-@bare
-def _start(Q, grain, UI, VI, at_most, quick, U, V, VF, new_VI):
-    """Old prices for the proof: in float32, and new_VI; the `quick` one takes none that float32 has not,
-    and multiples of what divides all scores of a block.
-    """
-    _tame(UI, VI, at_most)
-    for l in range(LANES):
-        unit = grain[l] | np.int64(Q[0, l])
-        unit &= -unit
-        for j in range(len(VI)):
-            U[j, l], V[j, l] = UI[j, l], VI[j, l]
-            new_VI[j, l] = np.int64(V[j, l]) & -unit if quick else VI[j, l]
-            VF[j, l] = new_VI[j, l]
+        low, high = np.float32(old[0, l]), np.float32(old[0, l])
+        for j in range(len(V)):
+            low, high = min(low, np.float32(old[j, l])), max(high, np.float32(old[j, l]))
+        middle = np.float32(0) if at_most else np.float32(0.5) * low + np.float32(0.5) * high
+        for j in range(len(V)):
+            V[j, l] = min(max(np.float32(old[j, l]) - middle, least), most)
 
 
 def _scratch(m, at_most, scores):
@@ -212,8 +192,8 @@ def _scratch(m, at_most, scores):
     """
     words = (m + 63) // 64
     Q, S = aligned((m * m, LANES), scores), aligned((m * m, LANES), np.float32)
-    UV, prices = aligned((3, m, LANES), np.float32), aligned((5, m, LANES), np.int64)
-    bits, flags = aligned((2, m * words, LANES), np.uint64), aligned((5, LANES), np.bool_)
+    UV, prices = aligned((3, m, LANES), np.float32), aligned((3, m, LANES), np.int64)
+    bits, flags = aligned((m * words, LANES), np.uint64), aligned((4, LANES), np.bool_)
     lane = flags, aligned(LANES, np.float32), aligned(LANES, np.int64)
     work = S, UV, prove_scratch(m), bits, prices, lane, _tilts(m), path_scratch(m, at_most)
     return Q, aligned(LANES, np.float32), work, np.zeros(1, np.int64)
@@ -256,7 +236,7 @@ def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
 def _prove_lanes(question, proofs, UI, flags, spare):
     """Run the proof of lines.prove_kernel; lanes that are in doubt get the answer of the one that has none."""
     prove, settle = proofs
-    proven, doubt, settled, none = flags[1], flags[2], flags[3], flags[4]
+    proven, doubt, settled, none = flags[0], flags[1], flags[2], flags[3]
     call_prove(prove, (*question, UI, proven, doubt))
     doubts = False
     for l in range(LANES):
@@ -270,22 +250,8 @@ def _prove_lanes(question, proofs, UI, flags, spare):
                     UI[k, l] = spare[k, l]
 
 
-@bare
-def _accept(chosen, bits, UI, VI, new_UI, new_VI):
-    """The answer of the proof becomes that of the chosen lanes."""
-    apart()
-    use_widest()
-    for k in range(len(bits[0])):
-        for l in range(LANES):
-            bits[0, k, l] = bits[1, k, l] if chosen[l] else bits[0, k, l]
-    for k in range(len(UI)):
-        for l in range(LANES):
-            UI[k, l] = new_UI[k, l] if chosen[l] else UI[k, l]
-            VI[k, l] = new_VI[k, l] if chosen[l] else VI[k, l]
-
-
 def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
-    """Solve the exact scores Q of `lanes` blocks. The answer: bits[0], prices[0] (u), prices[1] (v).
+    """Solve the exact scores Q of `lanes` blocks. The answer: bits, prices[0] (u), prices[1] (v).
 
     `largest`: each block's largest |score|; `how`: see `_prepare`. by_path[0]: how many blocks needed
     paths is added to it.
@@ -293,25 +259,14 @@ def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
     trivial, warm, (rows, columns, pairs), proofs, omega, rounds, finish = how
     S, UV, proving, bits, prices, (flags, scale, grain), tilt, (w, lines, lane_bits, sets) = work
     U, V, VF = UV[0], UV[1], UV[2]
-    UI, VI, new_UI, new_VI, spare = prices[0], prices[1], prices[2], prices[3], prices[4]
+    UI, VI, spare = prices[0], prices[1], prices[2]
     if trivial != NONE:
-        call_trivial(trivial, (Q, UI, VI, n, bits[0]))
+        call_trivial(trivial, (Q, UI, VI, n, bits))
         return
-    unsolved, proven = flags[0], flags[1]
-    unsolved[:] = True
     _grains(Q, grain)
     _guess(Q, S, tilt, scale, largest, grain, at_most)
-    question = S, U, V, Q, grain, new_VI, VF, n, at_most, proving, bits[1]
     if warm:
-        _start(Q, grain, UI, VI, at_most, proofs[0] != proofs[1], U, V, VF, new_VI)
-        _prove_lanes(question, proofs, new_UI, flags, spare)
-        left = 0
-        for l in range(lanes):
-            unsolved[l] = not proven[l]
-            left += unsolved[l]
-        _accept(proven, bits, UI, VI, new_UI, new_VI)
-        if left == 0:
-            return
+        _start(VI, at_most, V)
     else:
         V[:] = 0
     U[:] = 0  # of an earlier block nothing stays, not by way of a product with 0 either
@@ -323,14 +278,14 @@ def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
         _level(U, V)
         call_lines(rows, (S, V, pairs, n, np.float32(1), least, U))
     _ascend(S, U, V, pairs, n, rounds[1], omega, least, rows, columns)
-    _round_prices(V, grain, new_VI, VF)
-    _prove_lanes(question, proofs, new_UI, flags, spare)
-    _accept(unsolved, bits, UI, VI, new_UI, new_VI)
+    _round_prices(V, grain, VI, VF)
+    question = S, U, V, Q, grain, VI, VF, n, at_most, proving, bits
+    _prove_lanes(question, proofs, UI, flags, spare)
     for l in range(lanes):
-        if unsolved[l] and not proven[l]:
-            _take_out(Q, bits[0], VI, largest, l, w, lines[1], lane_bits[0])
+        if not flags[0, l]:
+            _take_out(Q, bits, VI, largest, l, w, lines[1], lane_bits[0])
             call_finish(finish, (w, lines, lane_bits, sets, n, at_most))
-            _put_back(lane_bits[0], lines[0], lines[1], l, bits[0], UI, VI)
+            _put_back(lane_bits[0], lines[0], lines[1], l, bits, UI, VI)
             by_path[0] += 1
 
 
@@ -347,9 +302,9 @@ def _solve_band(W, take, raw, scratch, solve, m, n, absolute, at_most, how, mask
             if warm:
                 for l in range(lanes):
                     for k in range(m):
-                        prices[0, k, l], prices[1, k, l] = u[b + l, k], v[b + l, k]
+                        prices[1, k, l] = v[b + l, k]
             call_solve(solve, (Q, largest, work, by_path, lanes, n, at_most, how))
-            store_flags(bits[0], lanes, m, mask, i * m, first * m)
+            store_flags(bits, lanes, m, mask, i * m, first * m)
             if len(u):
                 for l in range(lanes):
                     for k in range(m):
@@ -375,13 +330,13 @@ def _solve_blocks(q, scratch, solve, n, at_most, how, mask, u, v):
         if warm:
             for l in range(lanes):
                 for k in range(m):
-                    prices[0, k, l], prices[1, k, l] = u[first + l, k], v[first + l, k]
+                    prices[1, k, l] = v[first + l, k]
         call_solve(solve, (Q, largest, work, by_path, lanes, n, at_most, how))
         for l in range(lanes):
             for i in range(m):
                 u[first + l, i], v[first + l, i] = prices[0, i, l], prices[1, i, l]
                 for j in range(m):
-                    kept = bits[0, i * words + j // 64, l] >> np.uint64(j % 64) & np.uint64(1)
+                    kept = bits[i * words + j // 64, l] >> np.uint64(j % 64) & np.uint64(1)
                     mask[first + l, i, j] = kept != 0 and (q[first + l, i, j] >= 0 or not at_most)
     return by_path[0]
 
@@ -459,7 +414,7 @@ def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, w
     """Find the optimal masks of all blocks of a matrix, in one pass from raw scores.
 
     W: of a dtype in `loading.KINDS`, (k*m, c*m), C-contiguous; mask: bool, likewise. u, v: int64
-    (k*c, m), blocks in row-major order, or None; with `warm`, they are the start. Returns how many
+    (k*c, m), blocks in row-major order, or None; with `warm`, v is the start. Returns how many
     blocks needed augmenting paths, or -1 if a score is not finite. With `at_most`, a mask may
     hold negative scores as if they were zeros: signed ones are better given as blocks.
     """

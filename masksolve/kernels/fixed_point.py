@@ -10,9 +10,18 @@ from .compiling import bare
 from .hints import apart, use_widest
 from .pointers import caller
 
-__all__ = ["SCORE_BITS", "fixed_point", "fixed_point_factors", "scale_blocks"]
+__all__ = [
+    "SCORE_BITS",
+    "call_scale",
+    "fixed_point",
+    "fixed_point_factors",
+    "scale_signature",
+    "scaler",
+    "share_of",
+]
 
 SCORE_BITS = 40
+VECTOR = 16  # scores in a register of AVX-512
 
 
 @bare
@@ -49,47 +58,66 @@ call_scale = caller(
 )
 
 
+def share_of(m):
+    """How many neighbouring columns share the factors and row prices of their block.
+
+    A line of a block that fills vectors takes them as scalars; of shorter ones each column has its own,
+    so that the columns of many blocks go through at once.
+    """
+    return m if m >= VECTOR else 1
+
+
+def _windows(m):
+    """Distances by which the largest of 2, 4, ... and in the end of m neighbours is found."""
+    reach = 1
+    while reach < m:
+        yield min(reach, m - reach)
+        reach *= 2
+
+
 @functools.cache
 def scaler(scores, m):
     """The kernel ``scale(bits, top, left, peak, factors, shift, finite)`` for a row of blocks of such scores.
 
-    Factors that bring them to 40-bit fixed point, column by column, and the `shift` of each; `finite`
-    tells whether all scores are. `bits`: the matrix as integers, since infinity and NaN are above all
-    numbers there; `peak`: scratch, as many columns as blocks have.
+    Two factors for each `share_of` columns that bring them to 40-bit fixed point, and the `shift` of
+    each block; `finite` tells whether all scores are. `bits`: the matrix as integers, since infinity
+    and NaN are above all numbers there; `peak`: scratch, as many columns as blocks have.
     """
-    kind, whole = scores.type, np.dtype(f"i{scores.itemsize}").type
+    word, kind, whole = np.uint64, scores.type, np.dtype(f"i{scores.itemsize}").type
     magnitude, infinite = whole(np.iinfo(whole).max), kind(np.inf).view(whole)
+    windows, shares = tuple(_windows(m)), m // share_of(m)
 
     def scale(bits, top, left, peak, factors, shift, finite):
         apart()
         use_widest()
         peak[:] = 0
-        for i in range(np.uint64(m)):
-            for c in range(np.uint64(len(peak))):
-                peak[c] = max(peak[c], whole(bits[top + i, left + c] & magnitude))
+        for i in range(m):
+            for c in range(word(len(peak))):
+                peak[c] = max(peak[c], whole(bits[top + word(i), left + c] & magnitude))
+        for step in windows:
+            for c in range(len(peak) - step):
+                peak[c] = max(peak[c], peak[c + step])
         finite[0] = True
         for b in range(len(shift)):
-            most = whole(0)
-            for j in range(m):
-                most = max(most, peak[b * m + j])
-            finite[0] &= most < infinite
-            largest = whole(most).view(kind)
+            finite[0] &= peak[b * m] < infinite
+            largest = whole(peak[b * m]).view(kind)
             first, second, power = fixed_point_factors(np.float64(largest))
             shift[b] = power if largest > 0 else 0
-            for j in range(m):
-                factors[0, b * m + j] = first
-                factors[1, b * m + j] = second
+            for g in range(b * shares, (b + 1) * shares):
+                factors[0, g], factors[1, g] = first, second
 
     return bare(scale, scale_signature(scores))
 
 
 @bare
-def fixed_point(row, factors, absolute, q):
-    """Scores of a row in fixed point."""
+def fixed_point(row, factors, share, absolute, q):
+    """Scores of a row in fixed point; `factors`: for each `share` columns."""
     apart()
     use_widest()
-    for c in range(len(q)):
-        q[c] = np.int64(np.rint(row[c] * factors[0, c] * factors[1, c]))
+    for g in range(len(q) // share):
+        first, second = factors[0, g], factors[1, g]
+        for c in range(g * share, (g + 1) * share):
+            q[c] = np.int64(np.rint(row[c] * first * second))
     if absolute:
         for c in range(len(q)):
             q[c] = abs(q[c])

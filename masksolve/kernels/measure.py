@@ -9,7 +9,7 @@ import numpy as np
 from numba import from_dtype, typeof, types
 
 from .compiling import COMPILING, bare, compiled, jit
-from .fixed_point import call_scale, scale_signature, scaler
+from .fixed_point import call_scale, scale_signature, scaler, share_of
 from .hints import apart, use_widest
 from .pointers import POINTER, address, caller
 from .scratch import aligned
@@ -33,7 +33,7 @@ def _add_signature(scores):
 
 def _check_signature(size):
     words = types.Array(types.Integer.from_bitwidth(8 * size, False), 2, "C", readonly=True)
-    return types.void(words, _i64, _i64, _line, _i64, _flag, _flags)
+    return types.void(words, _word, _word, _line, _i64, _flag, _flags)
 
 
 _call_spread = caller(_SPREAD, raises=False)
@@ -44,36 +44,37 @@ _call_sum_up = caller(_SUM_UP, raises=False)
 
 @functools.cache
 def _spread(m):
-    """The kernel ``spread(rows, i, price)``: prices of rows i and on of each block to its columns."""
+    """The kernel ``spread(rows, i, price)``: the price of rows i and on of each block, to its columns."""
+    shares = m // share_of(m)
 
     def spread(rows, i, price):
         apart()
         use_widest()
         for k in range(len(price)):
             for b in range(len(rows) // m):
-                u = rows[b * m + i + k]
-                for j in range(m):
-                    price[k, b * m + j] = u
+                for g in range(b * shares, (b + 1) * shares):
+                    price[k, g] = rows[b * m + i + k]
 
     return bare(spread, _SPREAD)
 
 
 @functools.cache
-def _adder(scores, rows, absolute):
+def _adder(scores, share, rows, absolute):
     """The kernel ``add(W, kept, top, left, factors, price, columns, sums)`` for so many rows.
 
     To the sums of the columns it adds the kept scores, what is above the prices, all scores, and
-    the number of the kept.
+    the number of the kept. Each `share` columns have the same factors and prices.
     """
     score = "abs(np.rint({}))" if absolute else "np.rint({})"
+    prices = "; ".join(f"u{k} = price[{k}, g]" for k in range(rows))
     body = "".join(
         f"""
-        q = np.int64({score.format(f"W[top + word({k}), left + c] * a * b")})
-        x = kept[top + word({k}), left + c]
-        held += q if x else none
-        above += max(q - column - price[{k}, c], none)
-        total += q
-        count += np.int64(x)"""
+            q = np.int64({score.format(f"W[top + word({k}), left + c] * a * b")})
+            x = kept[top + word({k}), left + c]
+            held += q if x else none
+            above += max(q - column - u{k}, none)
+            total += q
+            count += np.int64(x)"""
         for k in range(rows)
     )
     name = f"_add_{rows}"
@@ -81,11 +82,14 @@ def _adder(scores, rows, absolute):
 def {name}(W, kept, top, left, factors, price, columns, sums):
     apart()
     use_widest()
-    none = np.int64(0)
-    for c in range(word(len(columns))):
-        a, b, column = factors[0, c], factors[1, c], columns[c]
-        held, above, total, count = sums[0, c], sums[1, c], sums[2, c], sums[3, c]{body}
-        sums[0, c], sums[1, c], sums[2, c], sums[3, c] = held, above, total, count
+    none, share = np.int64(0), word({share})
+    for g in range(word(len(columns)) // share):
+        a, b = factors[0, g], factors[1, g]
+        {prices}
+        for c in range(g * share, (g + word(1)) * share):
+            column = columns[c]
+            held, above, total, count = sums[0, c], sums[1, c], sums[2, c], sums[3, c]{body}
+            sums[0, c], sums[1, c], sums[2, c], sums[3, c] = held, above, total, count
 """
     scope = {
         "np": np,
@@ -104,16 +108,16 @@ def _checker(m, size):
     Good is a block with n kept entries in each row, or with fewer in a row without a price.
     """
     ones, last = np.uint64(0x0101010101010101), np.uint64(56)
-    many = m // size
+    many, m = np.uint64(m // size), np.uint64(m)
 
     def check(words, top, first, rows, n, at_most, good):
         good[:] = True
         for i in range(m):
-            for b in range(len(good)):
+            for b in range(np.uint64(len(good))):
                 count = 0
                 for k in range(many):
-                    word = np.uint64(words[top + i, (first + b) * many + k])
-                    count += np.int64(word * ones >> last)
+                    flags = np.uint64(words[top + i, (first + b) * many + k])
+                    count += np.int64(flags * ones >> last)
                 fewer = at_most and rows[b * m + i] == 0 and count < n
                 good[b] &= count == n or fewer
 
@@ -176,7 +180,7 @@ def _measure(scores, marks, m, n, at_most, how, scratch, prices, shift, numbers,
                 adding = add if step == ROWS else add_one
                 _call_add(adding, (W, mask, *place, factors, price, columns, sums))
                 i += step
-            _call_check(check, (words, top, first, rows, n, at_most, good))
+            _call_check(check, (words, np.uint64(top), np.uint64(first), rows, n, at_most, good))
             here = value[down, first:last], bound[down, first:last], total[down, first:last]
             _call_sum_up(sum_up, (sums, rows, columns, n, at_most, *here, good))
     return True
@@ -215,7 +219,7 @@ def _prepare(scores, m, absolute):
         how = (
             address(scaler(scores, m), scale_signature(scores)),
             address(_spread(m), _SPREAD),
-            *(address(_adder(kind, rows, absolute), signature) for rows in (ROWS, 1)),
+            *(address(_adder(kind, share_of(m), rows, absolute), signature) for rows in (ROWS, 1)),
             address(_checker(m, size), _check_signature(size)),
             address(_summer(m), _SUM_UP),
         )

@@ -11,7 +11,7 @@ import numpy as np
 from numba import from_dtype, types
 
 from .compiling import COMPILING, inner, jit
-from .fixed_point import call_scale, fixed_point, scale_signature, scaler
+from .fixed_point import call_scale, fixed_point, scale_signature, scaler, share_of
 from .measure import CHUNK
 from .pointers import POINTER, address
 
@@ -64,7 +64,7 @@ def _sweep(forward, back, open_, rows, columns, slack, at_most):
     return moved != 0
 
 
-def _potentials(W, bits, m, n, absolute, at_most, scale, mask, u, v):
+def _potentials(W, bits, m, share, n, absolute, at_most, scale, mask, u, v):
     """Potentials of a band's masks; see `potentials_band`."""
     chunk = max(CHUNK // (m * LANES), 1) * m * LANES
     peak, factors = np.zeros(chunk, bits.dtype), np.zeros((2, chunk), W.dtype)
@@ -83,7 +83,8 @@ def _potentials(W, bits, m, n, absolute, at_most, scale, mask, u, v):
             if not finite[0]:
                 return False
             for i in range(m):
-                fixed_point(W[top + i, left : left + width], factors, absolute, q[i, :width])
+                row = W[top + i, left : left + width]
+                fixed_point(row, factors, share, absolute, q[i, :width])
             for first in range(0, width // m, LANES):
                 lanes = min(LANES, width // m - first)
                 open_[:] = n
@@ -127,7 +128,7 @@ def _engine(scores):
         for entries in (from_dtype(scores), types.Integer.from_bitwidth(8 * scores.itemsize))
     )
     mask, prices = types.Array(flag, 2, "C", readonly=True), types.Array(i64, 2, "C")
-    return jit(_potentials, flag(W, bits, i64, i64, flag, flag, POINTER, mask, prices, prices))
+    return jit(_potentials, flag(W, bits, i64, i64, i64, flag, flag, POINTER, mask, prices, prices))
 
 
 def potentials_band(W, n, m, mask, u, v, *, absolute, at_most):
@@ -140,4 +141,4 @@ def potentials_band(W, n, m, mask, u, v, *, absolute, at_most):
         engine = _engine(W.dtype)
         scale = address(scaler(W.dtype, m), scale_signature(W.dtype))
     bits = W.view(f"i{W.itemsize}")
-    return engine(W, bits, m, n, absolute, at_most, scale, mask, u, v)
+    return engine(W, bits, m, share_of(m), n, absolute, at_most, scale, mask, u, v)

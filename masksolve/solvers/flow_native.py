@@ -33,18 +33,13 @@ def solve(blocks: NDArray[np.int64], n: int, degree: Degree) -> BlockSolution:
 
 
 def solve_warm(
-    blocks: NDArray[np.int64],
-    n: int,
-    degree: Degree,
-    u: NDArray[np.int64],
-    v: NDArray[np.int64],
+    blocks: NDArray[np.int64], n: int, degree: Degree, v: NDArray[np.int64]
 ) -> BlockSolution:
-    """Solve blocks from the prices u, v (B, m) of an earlier solution of similar blocks.
+    """Solve blocks from the column prices v (B, m) of an earlier solution of similar blocks.
 
-    Where the old prices still prove a mask, nothing else is done. The answer is as exact as a
-    cold one; among equally good masks it may choose another.
+    The answer is as exact as a cold one; among equally good masks it may choose another.
     """
-    return _solve(blocks, n, degree, u.copy(), v.copy(), warm=True)
+    return _solve(blocks, n, degree, np.empty_like(v), v.copy(), warm=True)
 
 
 def _solve(

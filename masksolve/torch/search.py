@@ -277,14 +277,19 @@ def solve(
     >>> solution.mask.dtype, solution.gap
     (torch.bool, 0.0)
     """
+    if isinstance(warm_start, TensorSolution):
+        warm_start = MaskSolution(**_values(warm_start, warm_start.mask.cpu().numpy()))
     found = core.solve(
         _as_array(scores), n, m,
         method=method, backend=backend, degree=degree, absolute=absolute, axes=axes,
         remainder=remainder, warm_start=warm_start, workers=workers, progress=progress,
     )  # fmt: skip
-    values = {field.name: getattr(found, field.name) for field in fields(found)}
-    values["mask"] = torch.from_numpy(found.mask).to(scores.device)
-    return TensorSolution(**values)
+    return TensorSolution(**_values(found, torch.from_numpy(found.mask).to(scores.device)))
+
+
+def _values(solution: MaskSolution, mask: Any) -> dict[str, Any]:
+    """Values of all fields of a solution, with another mask."""
+    return {field.name: getattr(solution, field.name) for field in fields(solution)} | {"mask": mask}
 
 
 def _as_array(tensor: Tensor) -> NDArray[Any]:
