@@ -24,7 +24,14 @@ from .residual import (
     still_proven,
     weak_bound,
 )
-from .scores import LARGEST, as_real_array, nonfinite_error, scaled_ratio, scaled_total, to_fixed_point
+from .scores import (
+    LARGEST,
+    as_real_array,
+    nonfinite_error,
+    scaled_ratio,
+    scaled_total,
+    to_fixed_point,
+)
 from .solution import BlockSolution, Certificate, Comparison, MaskSolution, SolveStats
 from .tiling import Band, Remainder, make_tiling
 

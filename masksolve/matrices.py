@@ -224,7 +224,7 @@ class _Proving:
         return proof
 
     def _measure(self, u: Prices, v: Prices) -> tuple[Proof, NDArray[np.bool_]] | None:
-        """What mask and prices are worth, and of which blocks they are a proof."""
+        """Measure mask and prices, and tell of which blocks they are a proof."""
         from .solvers.proving import measure
 
         begin, problem = time.perf_counter(), self.problem

@@ -95,7 +95,12 @@ def test_a_block_has_one_answer_however_many_others_changed(raw):
 def test_an_old_mask_is_not_believed(degree, raw):
     scores = raw(SCORES)
     old = ms.solve(scores, 4, 8, degree=degree)
-    for wrong in (~old.mask, np.ones_like(old.mask), np.zeros_like(old.mask), old.mask[::-1].copy()):
+    for wrong in (
+        ~old.mask,
+        np.ones_like(old.mask),
+        np.zeros_like(old.mask),
+        old.mask[::-1].copy(),
+    ):
         new = ms.solve(scores, 4, 8, degree=degree, warm_start=replace(old, mask=wrong))
         ms.check_mask(new.mask, 4, 8, degree=degree)
         ms.check_certificate(new.certificate, scores, new.mask)
@@ -104,7 +109,11 @@ def test_an_old_mask_is_not_believed(degree, raw):
 
 def test_an_old_mask_of_another_kind_is_refused():
     old = ms.solve(SCORES, 4, 8)
-    for wrong, what in ((old.mask.astype(int), "int64"), (old.mask.T, "1600, 64"), (None, "NoneType")):
+    for wrong, what in (
+        (old.mask.astype(int), "int64"),
+        (old.mask.T, "1600, 64"),
+        (None, "NoneType"),
+    ):
         with pytest.raises(ms.errors.OptionError, match=f"mask is .*{what}.*, not a bool array"):
             ms.solve(SCORES, 4, 8, warm_start=replace(old, mask=wrong))
 
@@ -184,9 +193,13 @@ def test_what_is_no_certificate_is_refused(scores):
         certificate = replace(old.certificate, v=wrong)
         with pytest.raises(ms.errors.OptionError, match=r"v of its certificate is .* not int64"):
             ms.solve(scores, 4, 8, warm_start=replace(old, certificate=certificate))
-    swapped = replace(old.certificate, v=v.astype(">i8"), u=old.certificate.u.astype(">i8"))
-    new = ms.solve(scores, 4, 8, warm_start=replace(old, certificate=swapped))
-    assert new.objective == old.objective
+    u = old.certificate.u
+    for same in ({"v": v.astype(">i8"), "u": u.astype(">i8")}, {"v": np.asfortranarray(v), "u": u}):
+        start = replace(old, certificate=replace(old.certificate, **same))
+        for now in (scores, scores[::-1]):  # all is kept, and all is solved
+            new = ms.solve(now, 4, 8, warm_start=start)
+            assert new.objective == old.objective
+            ms.check_certificate(new.certificate, now, new.mask)
 
 
 def test_a_score_that_is_not_finite_is_named_in_a_warm_start_too():

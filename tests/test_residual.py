@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from masksolve.errors import CertificateError
 from masksolve.residual import (
     block_objective,
+    drop_wild_prices,
     dual_ascent,
     find_potentials,
     optimise,
+    still_proven,
     weak_bound,
 )
 from masksolve.testing import brute_force, lp_bound, strategies
@@ -152,6 +154,38 @@ def test_dual_ascent_gives_a_bound_and_more_rounds_a_better_one(pattern, degree,
     assert (bounds[2] >= best).all()
     if n in (0, m):
         assert (bounds[2] == best).all()
+
+
+@pytest.mark.parametrize("degree", ["exact", "at_most"])
+def test_only_a_mask_with_feasible_prices_is_still_proven(degree):
+    """Zero scores and prices: everything is worth the bound, but not everything is a mask."""
+    good = np.arange(4)[:, None] // 2 == np.arange(4) // 2  # two in every line
+    rows = np.repeat(good[:1], 4, axis=0)  # two in every row, four in two columns
+    masks = np.stack([good, rows, rows.T, good & (np.arange(4) > 0)])
+    q, zero = np.zeros((4, 4, 4), np.int64), np.zeros((4, 4), np.int64)
+    proven = still_proven(q, masks, zero, zero, 2, degree)
+    assert proven.tolist() == [True, False, False, degree == "at_most"]
+    # prices of opposite signs keep the bound; they prove nothing where fewer may be kept
+    for u, v in ((zero + 5, zero - 5), (zero - 5, zero + 5)):
+        assert still_proven(q, masks, u, v, 2, degree)[0] == (degree == "exact")
+    assert not still_proven(q, masks, zero + 1, zero, 2, degree).any(), "the bound is above"
+
+
+def test_wild_prices_are_dropped_and_no_others():
+    u = np.zeros((4, 3), np.int64)
+    u[:, 0], u[1, 2], u[2, 1] = 7, 2**62, -(2**63)
+    v = u[[0, 3, 2, 1]]
+    for largest in (0, 1 << 40):
+        one, two = u.copy(), v.copy()
+        drop_wild_prices(one, two, 1, largest)
+        for new, old in ((one, u), (two, v)):
+            assert (new[0] == old[0]).all()
+            assert not new[1:].any()
+    tame_u, tame_v = np.clip(u, -(2**50), 2**50), np.clip(v, -(2**50), 2**50)
+    one, two = tame_u.copy(), tame_v.copy()
+    drop_wild_prices(one, two, 1, 1 << 40)
+    assert (one == tame_u).all()
+    assert (two == tame_v).all()
 
 
 def test_dual_ascent_comes_close():

@@ -48,9 +48,7 @@ def scale_signature(scores):
     """Signature of a `scaler` for scores of that dtype."""
     whole, word = types.Integer.from_bitwidth(8 * scores.itemsize), types.uint64
     bits, factors = types.Array(whole, 2, "C", readonly=True), from_dtype(scores)[:, ::1]
-    return types.void(
-        bits, word, word, whole[::1], factors, types.int64[::1], types.boolean[::1]
-    )
+    return types.void(bits, word, word, whole[::1], factors, types.int64[::1], types.boolean[::1])
 
 
 call_scale = caller(

@@ -167,7 +167,10 @@ def _measure(scores, marks, m, n, at_most, how, scratch, prices, shift, numbers,
             right = min(left + chunk, W.shape[1])
             first, last = left // m, right // m
             place = np.uint64(top), np.uint64(left)
-            call_scale(scale, (bits, *place, peak[: right - left], factors, shift[down, first:last], finite))
+            call_scale(
+                scale,
+                (bits, *place, peak[: right - left], factors, shift[down, first:last], finite),
+            )
             if not finite[0]:
                 return False
             rows, columns, good = u[down, left:right], v[down, left:right], proven[down, first:last]

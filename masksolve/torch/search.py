@@ -289,7 +289,9 @@ def solve(
 
 def _values(solution: MaskSolution, mask: Any) -> dict[str, Any]:
     """Values of all fields of a solution, with another mask."""
-    return {field.name: getattr(solution, field.name) for field in fields(solution)} | {"mask": mask}
+    return {field.name: getattr(solution, field.name) for field in fields(solution)} | {
+        "mask": mask
+    }
 
 
 def _as_array(tensor: Tensor) -> NDArray[Any]:
