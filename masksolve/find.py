@@ -107,15 +107,12 @@ class _Problem:
                     f"warm_start must be a MaskSolution as solve returns it, but {name} of its "
                     f"certificate is {found.dtype} of shape {found.shape}, not int64 of shape {shape}"
                 )
-        mask = previous.mask
-        if not isinstance(mask, np.ndarray) or (mask.dtype, mask.shape) != (bool, old.shape):
-            found = (
-                f"{mask.dtype} of shape {mask.shape}"
-                if isinstance(mask, np.ndarray)
-                else type(mask).__name__
-            )
+        mask: Any = previous.mask
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != old.shape:
+            array = isinstance(mask, np.ndarray)
+            kind = f"{mask.dtype} of shape {mask.shape}" if array else type(mask).__name__
             raise OptionError(
-                f"warm_start must be a MaskSolution as solve returns it, but its mask is {found}, "
+                f"warm_start must be a MaskSolution as solve returns it, but its mask is {kind}, "
                 f"not a bool array of shape {old.shape}"
             )
         return None if self.method.load_warm_solver() is None else Start(mask, old.u, old.v)
@@ -232,7 +229,8 @@ class _Problem:
         left = ~still_proven(q, mask, u, v, n, degree)
         if left.any():
             found = warm(q[left], n, degree, v[left])
-            mask[left], u[left], v[left] = found.mask, found.u, found.v
+            mask[left] = found.mask
+            u[left], v[left] = self._potentials(q[left], found)
         return BlockSolution(mask, u, v)
 
     def _solve_cold(self, q: NDArray[np.int64]) -> BlockSolution:
@@ -390,8 +388,10 @@ def solve(
         As in `find_mask`.
     warm_start : MaskSolution, optional
         An earlier solution for the same pattern, degree, axes and shape, of scores much like
-        these. Its potentials are where ``flow/native`` starts; other methods have no use for
-        them. The result is exactly as optimal as without.
+        these. ``flow/native`` keeps its answer to each block that its potentials still prove,
+        and starts from them in the others; other methods have no use for it. The result is
+        exactly as optimal as without. It pays where weights have moved by less than about a
+        thousandth of their spread; where most blocks have changed, it takes as long.
 
     Returns
     -------
