@@ -28,7 +28,7 @@ from .lines import (
 from .loading import KINDS, as_loaded, load, load_scratch, scores_of
 from .paths import FINISH, finish_kernel, path_scratch
 from .pointers import NONE, POINTER, address, caller
-from .scratch import aligned
+from .scratch import aligned, borrowed
 
 __all__ = ["solve_band", "solve_blocks"]
 
@@ -199,6 +199,10 @@ def _scratch(m, at_most, scores):
     return Q, aligned(LANES, np.float32), work, np.zeros(1, np.int64)
 
 
+def _band_scratch(m, at_most, scores):
+    return load_scratch(m, scores), _scratch(m, at_most, scores)
+
+
 def _trivial_signature(scores):
     lanes = types.int64[:, ::1]
     return types.void(scores[:, ::1], lanes, lanes, types.int64, types.uint64[:, ::1])
@@ -292,6 +296,7 @@ def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
 def _solve_band(W, take, raw, scratch, solve, m, n, absolute, at_most, how, mask, u, v):
     """Solve a band; see `solve_band`."""
     Q, largest, work, by_path = scratch
+    by_path[0] = 0
     warm, bits, prices = how[1], work[3], work[4]
     across = W.shape[1] // m
     for i in range(W.shape[0] // m):
@@ -315,6 +320,7 @@ def _solve_band(W, take, raw, scratch, solve, m, n, absolute, at_most, how, mask
 def _solve_blocks(q, scratch, solve, n, at_most, how, mask, u, v):
     """Solve integer blocks; see `solve_blocks`."""
     Q, largest, work, by_path = scratch
+    by_path[0] = 0
     warm, bits, prices = how[1], work[3], work[4]
     m = q.shape[1]
     words = (m + 63) // 64
@@ -422,12 +428,12 @@ def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, w
     if u is None:
         u = v = np.zeros((0, m), np.int64)
     entries, take, scores = as_loaded(W)
-    scratch = load_scratch(m, scores), _scratch(m, at_most, scores)
-    return engine(entries, take, *scratch, kernel, m, n, absolute, at_most, how, mask, u, v)
+    with borrowed(_band_scratch, m, at_most, scores) as scratch:
+        return engine(entries, take, *scratch, kernel, m, n, absolute, at_most, how, mask, u, v)
 
 
 def solve_blocks(q, n, mask, u, v, *, at_most=False, warm=False):
     """Find the optimal masks of integer blocks q (B, m, m), |q| <= 2**40; see `solve_band`."""
     engine, kernel, how = _prepare(_solve_blocks, n, q.shape[1], "int64", at_most, warm)
-    scratch = _scratch(q.shape[1], at_most, np.int64)
-    return engine(q, scratch, kernel, n, at_most, how, mask, u, v)
+    with borrowed(_scratch, q.shape[1], at_most, np.int64) as scratch:
+        return engine(q, scratch, kernel, n, at_most, how, mask, u, v)

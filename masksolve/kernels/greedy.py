@@ -19,7 +19,7 @@ from .hints import apart, use_widest
 from .lines import LANES as ABREAST
 from .loading import KINDS, as_loaded, load, load_scratch, scores_of
 from .pointers import NONE, POINTER, address, caller
-from .scratch import aligned
+from .scratch import aligned, borrowed
 from .short_keys import descend_short, does, read_room, short_kernels, short_scratch
 from .sorting import sort_kernel, sort_signature, sort_size
 
@@ -265,7 +265,8 @@ def solve_blocks(blocks, n, drop_negative, exact, mask):
     with COMPILING:
         engine = _engine(_blocks, "int64")
     m = blocks.shape[1]
-    engine(blocks, _scratch(m), n, drop_negative, exact, mask.reshape(-1), _kernels(m))
+    with borrowed(_scratch, m) as scratch:
+        engine(blocks, scratch, n, drop_negative, exact, mask.reshape(-1), _kernels(m))
 
 
 def solve_band(W, n, m, mask, absolute, drop_negative, exact):
@@ -278,9 +279,9 @@ def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     with COMPILING:
         engine = _engine(_band, W.dtype.name)
     entries, take, scores = as_loaded(W)
-    scratch = _band_scratch(m, does(n, m), scores)
     call = m, n, absolute, drop_negative, exact, mask, _kernels(m), _short_kernels(n, m)
-    return engine(entries, take, scratch, *call)
+    with borrowed(_band_scratch, m, does(n, m), scores) as scratch:
+        return engine(entries, take, scratch, *call)
 
 
 @inner

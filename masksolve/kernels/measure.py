@@ -12,7 +12,7 @@ from .compiling import COMPILING, bare, compiled, jit
 from .fixed_point import call_scale, scale_signature, scaler, share_of
 from .hints import apart, use_widest
 from .pointers import POINTER, address, caller
-from .scratch import aligned
+from .scratch import aligned, borrowed
 
 __all__ = ["CHUNK", "measure_band"]
 
@@ -241,5 +241,6 @@ def measure_band(W, n, m, u, v, mask, shift, value, bound, total, proven, *, abs
     """
     engine, how, words = _prepare(W.dtype, m, bool(absolute))
     scores, marks = (W, W.view(f"i{W.itemsize}")), (mask, mask.view(words))
-    given = scores, marks, m, n, at_most, how, _scratch(m, W.dtype), (u, v)
-    return engine(*given, shift, (value, bound, total), proven)
+    found = shift, (value, bound, total), proven
+    with borrowed(_scratch, m, W.dtype) as scratch:
+        return engine(scores, marks, m, n, at_most, how, scratch, (u, v), *found)

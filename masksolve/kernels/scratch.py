@@ -1,15 +1,21 @@
 """Scratch of kernels where vectors lie well: one that crosses a cache line takes twice as long to load.
 
-It is made in Python, once a band: kernels that make arrays take long to compile.
+It is made in Python, since kernels that make arrays take long to compile, and kept for the next band, since
+making it takes as long as hundreds of blocks.
 """
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 
 from .prefetch import LINE
 
-__all__ = ["aligned"]
+__all__ = ["aligned", "borrowed"]
+
+LARGEST_KEPT = 64  # m; blocks beyond take so long that scratch does not matter, but for its size
+
+_IDLE = {}
 
 
 def aligned(shape, dtype, fill=0):
@@ -22,3 +28,19 @@ def aligned(shape, dtype, fill=0):
     if fill:
         array[...] = fill
     return array
+
+
+@contextmanager
+def borrowed(make, m, *others):
+    """Lend what ``make(m, *others)`` makes: a set that another band has used, if one lies idle.
+
+    In it is what that band left there. So many sets are kept as bands were ever solved at once.
+    """
+    idle = _IDLE.setdefault((make, m, *others), [])
+    try:
+        scratch = idle.pop()  # as one step, like `append`: no lock
+    except IndexError:
+        scratch = make(m, *others)
+    yield scratch
+    if m <= LARGEST_KEPT:
+        idle.append(scratch)
