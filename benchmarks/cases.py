@@ -39,7 +39,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 DISTRIBUTIONS = ("gaussian", "student", "integer", "minilm")
 LIMITS = ("limit", "limit, new mask")
 #: Noise on the matrix of a warm start, as a share of its standard deviation.
-NOISES = (0.01, 0.0001)
+NOISES = (0.01, 0.001, 0.0001)
 
 _WEIGHTS = Path(__file__).parents[1] / "notebooks" / "data" / "minilm_sample.safetensors"
 _FAST = ("limit", "auto", "flow/native")

@@ -158,7 +158,7 @@ def reach(data: Record) -> list[Goal]:
                 **found,
             )
         )
-    for noise, must, aim in ((0.01, 3, 10), (0.0001, None, None)):
+    for noise, must, aim in ((0.01, 3, 10), (0.001, None, None), (0.0001, None, None)):
         warm = find(f"solve, warm, {noise:g} noise", "8:16")
         goals.append(
             Goal(

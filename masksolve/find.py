@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .bands import Progress, check_workers, report_progress, run_bands
 from .certify import relative_gap
 from .errors import OptionError, SolverError
-from .matrices import MatrixProblem, Proof, Start, matrix_dtype
+from .matrices import MatrixProblem, Proof, matrix_dtype
 from .methods import METHODS, BlockSolver, MatrixSolver, Method, find_method
 from .pattern import Degree, Pattern, as_integer, check_degree
 from .residual import (
@@ -46,8 +46,16 @@ _BandWork = Callable[
 # Blocks beyond this size may take long, so that bands of them stay small.
 _LARGE_M = 32
 
-#: What is done with a proven band: band, proof, seconds to solve it, seconds to prove it.
-_Record = Callable[[Band, Proof, float, float], None]
+#: What is done with a proven band: band, seconds to solve it, seconds to prove it.
+_Record = Callable[[Band, float, float], None]
+
+
+class _Start(NamedTuple):
+    """An earlier answer to all blocks."""
+
+    mask: NDArray[np.bool_]
+    u: NDArray[np.int64]
+    v: NDArray[np.int64]
 
 
 class _Problem:
@@ -81,7 +89,7 @@ class _Problem:
         self.old = None if warm_start is None else self._old_answer(warm_start)
         self.mask = np.empty_like(self.array, dtype=np.bool_, subok=False)
 
-    def _old_answer(self, previous: MaskSolution) -> Start | None:
+    def _old_answer(self, previous: MaskSolution) -> _Start | None:
         """Check an earlier solution and return it, if the method may keep what it still proves."""
         if not isinstance(previous, MaskSolution):
             raise OptionError(
@@ -115,25 +123,16 @@ class _Problem:
                 f"warm_start must be a MaskSolution as solve returns it, but its mask is {kind}, "
                 f"not a bool array of shape {old.shape}"
             )
-        return None if self.method.load_warm_solver() is None else Start(mask, old.u, old.v)
+        return None if self.method.load_warm_solver() is None else _Start(mask, old.u, old.v)
 
-    def _start(self, band: Band) -> Start | None:
-        """Return a matrix's part of the earlier answer that lies in a band."""
-        if self.old is None:
-            return None
-        (mask,) = self.tiling.views(self.old.mask, band)
-        return Start(mask, *self._start_prices(self.old, band))
-
-    def _start_prices(self, old: Start, band: Band) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Copy a band's old prices; one axis for all matrices and rows."""
-        grid, (n, m) = self.tiling.grid, (self.pattern.n, self.pattern.m)
-        u, v = (
-            np.array(prices.reshape(*grid, m)[band], dtype=np.int64, order="C")
-            for prices in (old.u, old.v)
-        )
-        drop_wild_prices(u, v, n, LARGEST)
-        shape = (-1, band.shape[2], m)
-        return u.reshape(shape), v.reshape(shape)
+    def _copy_prices(
+        self, old: _Start, band: Band, u: NDArray[np.int64], v: NDArray[np.int64]
+    ) -> None:
+        """Copy a band's old prices to u, v (blocks, m)."""
+        for target, prices in ((u, old.u), (v, old.v)):
+            whole = prices.reshape(*self.tiling.grid, self.pattern.m)
+            target[...] = whole[band].reshape(target.shape)
+        drop_wild_prices(u, v, self.pattern.n, LARGEST)
 
     def find(self) -> None:
         """Fill the mask: from raw matrices where the method and the dtype allow it."""
@@ -151,31 +150,48 @@ class _Problem:
 
         self._run(one_band, self._matrix_band())
 
-    def prove(self, record: _Record) -> None:
-        """Fill the mask, and have the proof of every band recorded."""
+    def room(self) -> Proof:
+        """Make room for the proof of all blocks."""
+        grid, m = self.tiling.grid, self.pattern.m
+        shapes = (*grid, m), (*grid, m), grid, grid, grid, grid
+        return Proof(*(np.empty(shape, dtype=np.int64) for shape in shapes))
+
+    def prove(self, room: Proof, record: _Record) -> None:
+        """Fill the mask and the proof of every band, and have that recorded."""
         matrix, find = self._matrix_problem(), self.method.load_matrix_solver()
 
         def blockwise(band: Band) -> None:
-            self._solve_band(band, lambda _, *found: record(band, *self._prove_blocks(*found)))
+            def proven(_: Band, *found: Any) -> None:
+                proof, solving, proving = self._prove_blocks(*found)
+                for target, part in zip(room, proof, strict=True):
+                    target[band] = part.reshape(target[band].shape)
+                record(band, solving, proving)
+
+            self._solve_band(band, proven)
 
         # What a heuristic's mask is worth, dual ascent tells, and that takes blocks.
         if matrix is None or find is None or not self.method.exact:
             self._run(blockwise, self.method.band)
             return
         by_matrix: MatrixSolver = find
-        with_prices = self.method.load_matrix_prover()
+        with_prices, old = self.method.load_matrix_prover(), self.old
 
         def one_band(band: Band) -> None:
             if band.shape[0] > 1:
                 blockwise(band)
                 return
+            part = Proof(*(whole[band][0] for whole in room))
             if with_prices is None:
-                found = matrix.find_and_prove(by_matrix, band)
+                seconds = matrix.find_and_prove(by_matrix, band, part)
             else:
-                found = matrix.prove(with_prices, band, self._start(band))
-            if found is None:
+                if old is not None:
+                    prices = (p.reshape(-1, self.pattern.m) for p in (part.u, part.v))
+                    self._copy_prices(old, band, *prices)
+                mask = None if old is None else old.mask
+                seconds = matrix.prove(with_prices, band, part, mask)
+            if seconds is None:
                 raise nonfinite_error(self.array)
-            record(band, *found)
+            record(band, *seconds)
 
         self._run(one_band, self._matrix_band())
 
@@ -223,9 +239,10 @@ class _Problem:
         warm = self.method.load_warm_solver()
         if self.old is None or warm is None:
             return self._solve_cold(q)
-        n, m, degree = self.pattern.n, self.pattern.m, self.degree
+        n, degree = self.pattern.n, self.degree
         mask = self.tiling.gather(self.old.mask, band)
-        u, v = (prices.reshape(-1, m) for prices in self._start_prices(self.old, band))
+        u, v = (np.empty(q.shape[:2], dtype=np.int64) for _ in range(2))
+        self._copy_prices(self.old, band, u, v)
         left = ~still_proven(q, mask, u, v, n, degree)
         if left.any():
             found = warm(q[left], n, degree, v[left])
@@ -423,26 +440,21 @@ def solve(
 
 def _solve(problem: _Problem) -> MaskSolution:
     tiling, pattern, method = problem.tiling, problem.pattern, problem.method
-    whole = Proof(
-        *(np.empty((*tiling.grid, pattern.m), dtype=np.int64) for _ in range(2)),
-        *(np.empty(tiling.grid, dtype=np.int64) for _ in range(4)),
-    )
+    whole = problem.room()
     seconds = {"solve": 0.0, "certify": 0.0}
 
-    def record(band: Band, proof: Proof, solving: float, proving: float) -> None:
-        short = proof.objective != proof.bound
+    def record(band: Band, solving: float, proving: float) -> None:
+        short = whole.objective[band] != whole.bound[band]
         if method.exact and short.any():
             raise SolverError(
                 f"{method.label} returned a mask that is not optimal in "
                 f"{int(short.sum())} of {short.size} blocks; this is a defect of masksolve, "
                 f"please report it"
             )
-        for target, part in zip(whole, proof, strict=True):
-            target[band] = part.reshape(target[band].shape)
         seconds["solve"] += solving
         seconds["certify"] += proving
 
-    problem.prove(record)
+    problem.prove(whole, record)
     shape = tiling.block_shape
     objective, bound, total, shift = whole.objective, whole.bound, whole.total, whole.shift
     kept = scaled_total(objective, shift)
@@ -583,7 +595,8 @@ def compare(
         # two for a batch, whose small matrices are solved together.
         for shape in ((m, m), (2, m, m))[: array.ndim - 1]:
             few = np.zeros(shape, dtype=array.dtype)
-            _Problem(few, n, m, axes=(-2, -1), progress=False, **options).prove(lambda *_: None)
+            small = _Problem(few, n, m, axes=(-2, -1), progress=False, **options)
+            small.prove(small.room(), lambda *_: None)
     for problem in problems:
         start = time.perf_counter()
         solution = _solve(problem)

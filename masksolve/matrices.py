@@ -16,7 +16,7 @@ from .scores import LARGEST
 from .solvers.widening import widened
 from .tiling import Band, Tiling
 
-__all__ = ["MatrixProblem", "Proof", "Start", "matrix_dtype"]
+__all__ = ["MatrixProblem", "Proof", "matrix_dtype"]
 
 Prices = NDArray[np.int64]
 
@@ -31,7 +31,7 @@ def matrix_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
 
 
 class Proof(NamedTuple):
-    """Prices (..., m) of a band's blocks and what they prove (...)."""
+    """Prices (..., m) of blocks and what they prove (...): those of a band, or room for them."""
 
     u: Prices
     v: Prices
@@ -39,14 +39,6 @@ class Proof(NamedTuple):
     objective: NDArray[np.int64]
     bound: NDArray[np.int64]
     total: NDArray[np.int64]
-
-
-class Start(NamedTuple):
-    """An earlier answer to a band: its part of the mask, and the prices (rows, columns, m)."""
-
-    mask: NDArray[np.bool_]
-    u: Prices
-    v: Prices
 
 
 class MatrixProblem:
@@ -74,42 +66,48 @@ class MatrixProblem:
         return True
 
     def prove(
-        self, solve: MatrixProver, band: Band, start: Start | None
-    ) -> tuple[Proof, float, float] | None:
-        """Fill a band of the mask and prove it; None if a score is not finite.
+        self, solve: MatrixProver, band: Band, room: Proof, old: NDArray[np.bool_] | None
+    ) -> tuple[float, float] | None:
+        """Fill a band of the mask and its proof; None if a score is not finite.
 
-        What an earlier answer, `start`, still proves is kept. Returns the proof, and the seconds that
-        solving and proving took.
+        `room`: (rows, columns) and (rows, columns, m). With an `old` array of masks, the prices in
+        there are those of an earlier answer, of which is kept what is still proven. Returns the
+        seconds that solving and proving took.
         """
-        job = self._proving(band)
-        proof = job.solve(solve) if start is None else job.resume(solve, start)
-        return self._proven(job, proof, band)
+        job = self._proving(band, room)
+        if old is None:
+            return self._proven(job, job.solve(solve), band)
+        (mask,) = self.tiling.views(old, band)
+        return self._proven(job, job.resume(solve, self._matrix(mask, old.dtype, band)), band)
 
-    def find_and_prove(self, solve: MatrixSolver, band: Band) -> tuple[Proof, float, float] | None:
+    def find_and_prove(
+        self, solve: MatrixSolver, band: Band, room: Proof
+    ) -> tuple[float, float] | None:
         """Do as `prove` does, for an exact solver that knows no prices."""
-        job = self._proving(band)
+        job = self._proving(band, room)
         return self._proven(job, job.find(solve), band)
 
-    def _proving(self, band: Band) -> _Proving:
-        return _Proving(self, widened(self._scores(band)), self._target(band))
+    def _proving(self, band: Band, room: Proof) -> _Proving:
+        return _Proving(self, widened(self._scores(band)), self._target(band), room)
 
-    def _proven(
-        self, job: _Proving, proof: Proof | None, band: Band
-    ) -> tuple[Proof, float, float] | None:
-        if proof is None:
+    def _proven(self, job: _Proving, finite: bool, band: Band) -> tuple[float, float] | None:
+        if not finite:
             return None
         self._store(job.mask, band)
-        return proof, job.solving, job.proving
+        return job.solving, job.proving
 
     def _scores(self, band: Band) -> NDArray[Any]:
-        """Return a band of the matrix as it lies in memory, or a padded copy."""
         (scores,) = self.tiling.views(self.array, band)
+        return self._matrix(scores, self.dtype, band)
+
+    def _matrix(self, part: NDArray[Any], dtype: np.dtype[Any], band: Band) -> NDArray[Any]:
+        """Return a band of a matrix as it lies in memory, or a padded copy."""
         shape = self._shape(band)
-        if scores.shape != shape or scores.dtype != self.dtype or not scores.flags.c_contiguous:
-            padded = np.zeros(shape, dtype=self.dtype)
-            padded[: scores.shape[0], : scores.shape[1]] = scores
+        if part.shape != shape or part.dtype != dtype or not part.flags.c_contiguous:
+            padded = np.zeros(shape, dtype=dtype)
+            padded[: part.shape[0], : part.shape[1]] = part
             return padded
-        return scores
+        return part
 
     def _target(self, band: Band) -> NDArray[np.bool_]:
         """Return where the band's mask is to be written: in place if it can be."""
@@ -127,111 +125,94 @@ class MatrixProblem:
 
 
 class _Proving:
-    """One band on its way to a proof. Of its steps each returns None if a score is not finite."""
+    """One band on its way to a proof. Its steps return False if a score is not finite."""
 
     def __init__(
-        self, problem: MatrixProblem, scores: NDArray[Any], mask: NDArray[np.bool_]
+        self, problem: MatrixProblem, scores: NDArray[Any], mask: NDArray[np.bool_], room: Proof
     ) -> None:
-        self.problem, self.scores, self.mask = problem, scores, mask
-        m = problem.pattern.m
-        self.grid = scores.shape[0] // m, scores.shape[1] // m
+        self.problem, self.scores, self.mask, self.room = problem, scores, mask, room
+        self.how = problem.pattern, problem.degree, problem.absolute
         self.solving = self.proving = 0.0
 
-    def resume(self, solver: MatrixProver, start: Start) -> Proof | None:
-        """Keep what an earlier answer still proves, and solve the other blocks from its prices.
+    def resume(self, solver: MatrixProver, old: NDArray[np.bool_]) -> bool:
+        """Keep what an old mask and its prices still prove, and solve the other blocks.
 
         Of few blocks a matrix is made; with many, the others are solved too, and then put back.
         """
-        rows, columns = start.mask.shape
-        self.mask[...] = False
-        self.mask[:rows, :columns] = start.mask
-        measured = self._measure(start.u, start.v)
-        if measured is None:
-            return None
-        proof, sound = measured
-        left, masks = ~sound, self._blocks(self.mask)
+        sound = self._measure(old)
+        if sound is None:
+            return False
+        left, masks, room = ~sound, self._blocks(self.mask), self.room
         many = np.count_nonzero(left)
         if many > left.size // 2:
-            kept = [part[sound] for part in (masks, *proof)]
-            answer = self.solve(solver, (proof.u, proof.v))
-            if answer is not None:
-                for target, part in zip((masks, *answer), kept, strict=True):
-                    target[sound] = part
-            return answer
-        if many:
-            m = self.problem.pattern.m
-            scores = self._blocks(self.scores)[left].swapaxes(0, 1).reshape(m, -1)
-            job = _Proving(self.problem, scores, np.empty(scores.shape, dtype=np.bool_))
-            answer = job.solve(solver, (proof.u[left][np.newaxis], proof.v[left][np.newaxis]))
-            self.solving, self.proving = self.solving + job.solving, self.proving + job.proving
-            if answer is None:
-                return None
-            for target, part in zip((masks, *proof), (job._blocks(job.mask), *answer), strict=True):
-                target[left] = part[0]
-        return proof
+            kept = [part[sound] for part in (self._blocks(old), *room)]
+            finite = self.solve(solver, warm=True)
+            for target, part in zip((masks, *room), kept, strict=True):
+                target[sound] = part
+            return finite
+        self.mask[...] = old
+        if many == 0:
+            return True
+        scores = self._blocks(self.scores)[left].swapaxes(0, 1).reshape(self.how[0].m, -1)
+        answer = Proof(*(part[left][np.newaxis] for part in room))
+        job = _Proving(self.problem, scores, np.empty(scores.shape, dtype=np.bool_), answer)
+        finite = job.solve(solver, warm=True)
+        self.solving, self.proving = self.solving + job.solving, self.proving + job.proving
+        for target, part in zip((masks, *room), (job._blocks(job.mask), *answer), strict=True):
+            target[left] = part[0]
+        return finite
 
     def _blocks(self, matrix: NDArray[Any]) -> NDArray[Any]:
         """View a matrix of the band as blocks (rows, columns, m, m)."""
-        (rows, columns), m = self.grid, self.problem.pattern.m
+        (rows, columns), m = self.room.shift.shape, self.how[0].m
         return matrix.reshape(rows, m, columns, m).swapaxes(1, 2)
 
-    def solve(
-        self, solver: MatrixProver, prices: tuple[Prices, Prices] | None = None
-    ) -> Proof | None:
-        """Solve all blocks, from prices if given, and prove the answer."""
-        begin, problem = time.perf_counter(), self.problem
-        m = problem.pattern.m
-        u, v = prices or np.empty((2, *self.grid, m), dtype=np.int64)
-        how = problem.pattern, problem.degree, problem.absolute, self.mask
-        flat = u.reshape(-1, m), v.reshape(-1, m)
-        finite = solver(self.scores, *how, *flat, prices is not None)
+    def solve(self, solver: MatrixProver, *, warm: bool = False) -> bool:
+        """Solve all blocks, from the prices there if `warm`, and prove the answer."""
+        begin, m = time.perf_counter(), self.how[0].m
+        prices = self.room.u.reshape(-1, m), self.room.v.reshape(-1, m)
+        finite = solver(self.scores, *self.how, self.mask, *prices, warm)
         self.solving += time.perf_counter() - begin
-        return self._proof(u, v) if finite else None
+        return finite and self._prove()
 
-    def find(self, solver: MatrixSolver) -> Proof | None:
+    def find(self, solver: MatrixSolver) -> bool:
         """Solve all blocks, then find potentials of their masks, which prove them."""
         from .solvers.proving import potentials
 
-        begin, problem = time.perf_counter(), self.problem
-        how = problem.pattern, problem.degree, problem.absolute, self.mask
-        finite = solver(self.scores, *how)
+        begin = time.perf_counter()
+        finite = solver(self.scores, *self.how, self.mask)
         found = time.perf_counter()
         self.solving += found - begin
         if not finite:
-            return None
-        u, v = potentials(self.scores, *how)
+            return False
+        potentials(self.scores, *self.how, self.mask, self.room.u, self.room.v)
         self.proving += time.perf_counter() - found
-        return self._proof(u, v)
+        return self._prove()
 
-    def _proof(self, u: Prices, v: Prices) -> Proof | None:
+    def _prove(self) -> bool:
         """Measure what a solver answered: that it has kept to the pattern, not that its mask is the best."""
-        problem = self.problem
-        if not bound_fits(u, v, problem.pattern.n, LARGEST):
+        room, (pattern, degree, _) = self.room, self.how
+        if not bound_fits(room.u, room.v, pattern.n, LARGEST):
             raise SolverError(
                 "the solver's potentials are too large for their bound to fit an int64; this is a "
                 "defect of masksolve, please report it"
             )
-        measured = self._measure(u, v)
-        if measured is None:
-            return None
-        proof, sound = measured
-        wrong = int((~sound & (proof.objective == proof.bound)).sum())
+        sound = self._measure(self.mask)
+        if sound is None:
+            return False
+        wrong = int((~sound & (room.objective == room.bound)).sum())
         if wrong:  # else the caller, who knows the method, sees the gap
             raise SolverError(
-                f"the solver kept other than {problem.pattern} ({problem.degree}) in {wrong} "
+                f"the solver kept other than {pattern} ({degree}) in {wrong} "
                 f"blocks; this is a defect of masksolve, please report it"
             )
-        return proof
+        return True
 
-    def _measure(self, u: Prices, v: Prices) -> tuple[Proof, NDArray[np.bool_]] | None:
-        """Measure mask and prices, and tell of which blocks they are a proof."""
+    def _measure(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        """Measure a mask with the prices there, and tell of which blocks they are a proof."""
         from .solvers.proving import measure
 
-        begin, problem = time.perf_counter(), self.problem
-        how = problem.pattern, problem.degree, problem.absolute, self.mask
-        measured = measure(self.scores, *how, u, v)
+        begin = time.perf_counter()
+        sound = measure(self.scores, *self.how, mask, *self.room)
         self.proving += time.perf_counter() - begin
-        if measured is None:
-            return None
-        *numbers, sound = measured
-        return Proof(u, v, *numbers), sound
+        return sound
