@@ -204,7 +204,8 @@ def kept_share(scores: Any, mask: Any, *, absolute: bool = True) -> float:
     _check_same_shape(array, mask)
     pieces = range(0, array.size, _SHARE_SCORES * _SHARE_PIECES)
     sums = np.zeros((3, len(pieces), _SHARE_PIECES), dtype=np.int64)
-    for (kept, total, shift), start in zip(sums.swapaxes(0, 1), pieces, strict=True):
+    for here, start in zip(sums.swapaxes(0, 1), pieces, strict=True):
+        kept, total, shift = here
         part = slice(start, start + _SHARE_SCORES * _SHARE_PIECES)
         values = array.flat[part]
         groups = -(-values.size // _SHARE_SCORES)
@@ -217,7 +218,8 @@ def kept_share(scores: Any, mask: Any, *, absolute: bool = True) -> float:
         total[:groups] = q.sum(axis=(1, 2))
         q.flat[: values.size] *= mask.flat[part]
         kept[:groups] = q.sum(axis=(1, 2))
-    return scaled_ratio(*sums)
+    kept, total, shift = sums
+    return scaled_ratio(scaled_sum(kept, shift), scaled_sum(total, shift))
 
 
 def certify_mask(

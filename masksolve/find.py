@@ -28,7 +28,9 @@ from .scores import (
     LARGEST,
     as_real_array,
     nonfinite_error,
+    safe_ldexp,
     scaled_ratio,
+    scaled_sum,
     scaled_total,
     to_fixed_point,
 )
@@ -456,8 +458,8 @@ def _solve(problem: _Problem) -> MaskSolution:
 
     problem.prove(whole, record)
     shape = tiling.block_shape
-    objective, bound, total, shift = whole.objective, whole.bound, whole.total, whole.shift
-    kept = scaled_total(objective, shift)
+    objective, bound, shift = whole.objective, whole.bound, whole.shift
+    kept, total = scaled_sum(objective, shift), scaled_sum(whole.total, shift)
     gap = relative_gap(objective, bound, shift)
     certificate = Certificate(
         pattern=pattern,
@@ -473,11 +475,11 @@ def _solve(problem: _Problem) -> MaskSolution:
     )
     return MaskSolution(
         mask=problem.mask,
-        objective=kept,
-        bound=kept if gap == 0 else scaled_total(bound, shift),
+        objective=safe_ldexp(*kept),
+        bound=safe_ldexp(*kept) if gap == 0 else scaled_total(bound, shift),
         gap=gap,
-        total=scaled_total(total, shift),
-        kept_share=scaled_ratio(objective, total, shift),
+        total=safe_ldexp(*total),
+        kept_share=scaled_ratio(kept, total),
         certificate=certificate,
         stats=SolveStats(
             method=method.name,

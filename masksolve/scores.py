@@ -195,9 +195,9 @@ def scaled_total(values: NDArray[np.int64], shift: NDArray[np.int64]) -> float:
     return safe_ldexp(*scaled_sum(values, shift))
 
 
-def scaled_ratio(above: NDArray[np.int64], below: NDArray[np.int64], shift: Any) -> float:
-    """Quotient of two scaled sums, formed without overflow; NaN if the lower is not above 0."""
-    (numerator, low), (denominator, high) = scaled_sum(above, shift), scaled_sum(below, shift)
+def scaled_ratio(above: tuple[float, int], below: tuple[float, int]) -> float:
+    """Quotient of two `scaled_sum`, formed without overflow; NaN if the lower is not above 0."""
+    (numerator, low), (denominator, high) = above, below
     return safe_ldexp(numerator / denominator, low - high) if denominator > 0 else math.nan
 
 
