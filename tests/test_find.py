@@ -444,6 +444,17 @@ def test_a_warm_start_ends_where_a_cold_one_does(degree, noise):
             assert warm.gap == 0
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("degree", ["exact", "at_most"])
+def test_blocks_of_one_entry_are_solved(degree, dtype):
+    scores = np.array([[3, 0, 1], [0, 2, 5]], dtype=dtype)
+    for n in (0, 1):
+        solution = ms.solve(scores, n, 1, degree=degree)
+        assert solution.gap == 0
+        assert solution.objective == 11 * n
+        assert ms.solve(scores, n, 1, degree=degree, warm_start=solution).objective == 11 * n
+
+
 def test_a_warm_start_from_another_problem_is_refused():
     before = ms.solve(W, 4, 8)
     for error, arguments in (

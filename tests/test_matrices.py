@@ -194,7 +194,11 @@ def test_what_is_no_certificate_is_refused(scores):
         with pytest.raises(ms.errors.OptionError, match=r"v of its certificate is .* not int64"):
             ms.solve(scores, 4, 8, warm_start=replace(old, certificate=certificate))
     u = old.certificate.u
-    for same in ({"v": v.astype(">i8"), "u": u.astype(">i8")}, {"v": np.asfortranarray(v), "u": u}):
+    for same in (
+        {"v": v.astype(">i8"), "u": u.astype(">i8")},
+        {"v": np.asfortranarray(v), "u": u},
+        {"v": v.tolist(), "u": u.tolist()},
+    ):
         start = replace(old, certificate=replace(old.certificate, **same))
         for now in (scores, scores[::-1]):  # all is kept, and all is solved
             new = ms.solve(now, 4, 8, warm_start=start)

@@ -83,7 +83,8 @@ def scaler(scores, m):
     """
     word, kind, whole = np.uint64, scores.type, np.dtype(f"i{scores.itemsize}").type
     magnitude, infinite = whole(np.iinfo(whole).max), kind(np.inf).view(whole)
-    windows, shares = tuple(_windows(m)), m // share_of(m)
+    windows = tuple(_windows(m)) or (0,)  # Numba goes through no empty tuple
+    shares = m // share_of(m)
 
     def scale(bits, top, left, peak, factors, shift, finite):
         apart()

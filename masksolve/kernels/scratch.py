@@ -34,7 +34,9 @@ def aligned(shape, dtype, fill=0):
 def borrowed(make, m, *others):
     """Lend what ``make(m, *others)`` makes: a set that another band has used, if one lies idle.
 
-    In it is what that band left there. So many sets are kept as bands were ever solved at once.
+    In it is what that band left there: parts that are filled when made, and only read, are as they
+    were, so all that they depend on must be among the arguments. So many sets are kept as bands
+    were ever solved at once.
     """
     idle = _IDLE.setdefault((make, m, *others), [])
     try:

@@ -261,7 +261,7 @@ def solve(
     ----------
     scores : Tensor
         As in `find_mask`.
-    warm_start : MaskSolution, optional
+    warm_start : TensorSolution or MaskSolution, optional
         An earlier solution for such a tensor, as this or `masksolve.solve` returned it.
     n, m, method, backend, degree, absolute, axes, remainder, workers, progress
         As in `masksolve.solve`.
@@ -278,7 +278,10 @@ def solve(
     (torch.bool, 0.0)
     """
     if isinstance(warm_start, TensorSolution):
-        warm_start = MaskSolution(**_values(warm_start, warm_start.mask.cpu().numpy()))
+        mask: Any = warm_start.mask  # what is no array of numbers, the core refuses
+        if isinstance(mask, Tensor) and mask.layout == torch.strided and not mask.is_meta:
+            mask = mask.cpu().numpy()
+        warm_start = MaskSolution(**_values(warm_start, mask))
     found = core.solve(
         _as_array(scores), n, m,
         method=method, backend=backend, degree=degree, absolute=absolute, axes=axes,

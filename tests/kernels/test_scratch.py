@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from numba import config
 
 import masksolve as ms
 from masksolve.kernels import scratch
@@ -63,6 +64,7 @@ def test_what_is_large_or_was_left_by_an_error_is_not_kept(made):
     assert len(sets) == 4
 
 
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="without compilation, it takes minutes")
 @pytest.mark.parametrize("method", ["flow", "greedy"])
 def test_what_other_bands_left_in_it_changes_nothing(monkeypatch, method):
     """Other scores, n, degree, dtype and sign before it; and many threads that borrow at once."""

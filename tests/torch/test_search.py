@@ -1,6 +1,7 @@
 """Tensors to the core and back."""
 
 import warnings
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -66,8 +67,21 @@ def test_solutions_have_proof_and_tensor():
     assert isinstance(found.mask, torch.Tensor)
     assert (found.gap, found.objective, found.bound) == (0, core.objective, core.bound)
     ms.check_certificate(found.certificate, W.numpy(), found.mask.numpy())
-    again = mt.solve(W, 4, 8, warm_start=found)
-    assert again.objective == found.objective
+    for start in (found, core):
+        again = mt.solve(W, 4, 8, warm_start=start)
+        assert again.objective == found.objective
+        assert torch.equal(again.mask, found.mask)
+
+
+@pytest.mark.parametrize(
+    "mask", [None, torch.ones(16, 8, dtype=torch.bool), torch.ones(16, 16), torch.eye(16).to_sparse(),
+             torch.ones(16, 16, dtype=torch.bool, device="meta")],
+)  # fmt: skip
+def test_a_start_without_its_mask_is_refused(mask):
+    W = gaussian(16, 16)
+    start = replace(mt.solve(W, 4, 8), mask=mask)
+    with pytest.raises(ms.errors.OptionError, match="not a bool array of shape"):
+        mt.solve(W, 4, 8, warm_start=start)
 
 
 def test_a_solver_of_ones_own():
