@@ -411,8 +411,8 @@ def solve(
         and starts from them in the others; other methods have no use for it. The result is
         exactly as optimal as without. It pays where weights have moved by less than about a
         thousandth of their spread; where few blocks are still proven, it takes longer than a
-        cold start, up to half as long again. Blocks on a ragged edge are solved anew with
-        ``degree="exact"``: what they keep of the padding is not part of the mask.
+        cold start. Blocks on a ragged edge are solved anew with ``degree="exact"``: what they
+        keep of the padding is not part of the mask.
 
     Returns
     -------

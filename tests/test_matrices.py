@@ -84,8 +84,8 @@ def test_a_block_has_one_answer_however_many_others_changed(raw):
         assert new.objective == ms.solve(raw(scores), 4, 8).objective
         answers.append(new)
     few, many = answers
-    for a, b in ((few.mask, many.mask), (few.certificate.v, many.certificate.v)):
-        assert (a[:, :40] == b[:, :40]).all()
+    assert (few.mask[:, :320] == many.mask[:, :320]).all()
+    assert (few.certificate.v[:, :40] == many.certificate.v[:, :40]).all()
     assert (many.mask[:, 1280:] == old.mask[:, 1280:]).all()
     assert (few.mask[:, 320:] == old.mask[:, 320:]).all()
 
