@@ -13,20 +13,19 @@ from numba import typeof, types
 
 from .compiling import COMPILING, bare, inner, jit
 from .entries import every_entry
-from .flags import store_flags
+from .flags import call_store, storer
 from .hints import apart, use_widest
 from .lines import (
     LANES,
     LINE,
     STRAIGHT,
     line_kernels,
-    long_prove_kernel,
     prove_kernel,
     prove_scratch,
     prove_signature,
 )
-from .loading import KINDS, as_loaded, load, load_scratch, scores_of
-from .paths import FINISH, finish_kernel, path_scratch
+from .loading import KINDS, LOADING, as_loaded, load, load_scratch, scores_of
+from .paths import PATHS, call_finish, path_kernels, path_scratch
 from .pointers import NONE, POINTER, address, caller
 from .scratch import aligned, borrowed
 
@@ -50,16 +49,28 @@ def _tilts(m):
 _differences = every_entry(
     "_differences", "Q, bits", "bits[l] |= np.int64(Q[{k}, l]) - np.int64(Q[0, l])"
 )
-_tilt = every_entry(
-    "_tilt", "Q, S, tilt, scale", "S[{k}, l] = np.float32(Q[{k}, l]) + tilt[{k}] * scale[l]"
-)
-# scores are 0, or 1 and more: no tilt, or all of it
-_tilt_at_most = every_entry(
-    "_tilt_at_most",
-    "Q, S, tilt, scale",
-    "S[{k}, l] = np.float32(Q[{k}, l]) + min(tilt[{k}] * scale[l], np.float32(Q[{k}, l]) * finest)",
-    finest=np.float32(FINEST),
-)
+
+
+def _tilt_signature(scores):
+    lanes = types.float32[::1]
+    return types.void(scores[:, ::1], types.float32[:, ::1], lanes, lanes)
+
+
+@functools.cache
+def _tilter(scores, at_most):
+    """The kernel ``tilt(Q, S, tilt, scale)``: the exact scores Q in float32, each with its tilt, to S.
+
+    With `at_most` scores are 0, or 1 and more: no tilt, or all of it.
+    """
+    own, score = "tilt[{k}] * scale[l]", "np.float32(Q[{k}, l])"
+    own = f"min({own}, {score} * finest)" if at_most else own
+    return every_entry(
+        "_tilt",
+        "Q, S, tilt, scale",
+        f"S[{{k}}, l] = {score} + {own}",
+        _tilt_signature(scores),
+        finest=np.float32(FINEST),
+    )
 
 
 @bare
@@ -72,19 +83,14 @@ def _grains(Q, grain):
 
 
 @bare
-def _guess(Q, S, tilt, scale, largest, grain, at_most):
-    """S: the exact scores Q in float32, tilted so that rows and columns break ties alike.
+def _scales(m, largest, grain, scale):
+    """How large tilts are, which break ties alike for rows and columns.
 
     A tilt below a grain over m cannot change which masks are best; a `TILT` of the largest score
-    can, but seldom does. With `at_most` a score of 0 stays 0, never worth keeping.
+    can, but seldom does.
     """
-    m = np.float32(math.sqrt(len(Q)))
     for l in range(LANES):
-        scale[l] = max(largest[l] * np.float32(TILT), np.float32(grain[l]) / (2 * m))
-    if at_most:
-        _tilt_at_most(Q, S, tilt, scale)
-    else:
-        _tilt(Q, S, tilt, scale)
+        scale[l] = max(largest[l] * np.float32(TILT), np.float32(grain[l]) / np.float32(2 * m))
 
 
 @bare
@@ -169,7 +175,6 @@ def _all_or_nothing(Q, UI, VI, n, bits):
                 UI[i, l] = min(UI[i, l], q) if n else max(UI[i, l], q)
 
 
-@bare
 def _start(old, at_most, V):
     """Old column prices, from anywhere, as a start from which no sum can overflow.
 
@@ -192,9 +197,9 @@ def _scratch(m, at_most, scores):
     """
     words = (m + 63) // 64
     Q, S = aligned((m * m, LANES), scores), aligned((m * m, LANES), np.float32)
-    UV, prices = aligned((3, m, LANES), np.float32), aligned((3, m, LANES), np.int64)
-    bits, flags = aligned((m * words, LANES), np.uint64), aligned((4, LANES), np.bool_)
-    lane = flags, aligned(LANES, np.float32), aligned(LANES, np.int64)
+    UV, prices = aligned((3, m, LANES), np.float32), aligned((2, m, LANES), np.int64)
+    bits, proven = aligned((m * words, LANES), np.uint64), aligned(LANES, np.bool_)
+    lane = proven, aligned(LANES, np.float32), aligned(LANES, np.int64)
     work = S, UV, prove_scratch(m), bits, prices, lane, _tilts(m), path_scratch(m, at_most)
     return Q, aligned(LANES, np.float32), work, np.zeros(1, np.int64)
 
@@ -209,9 +214,10 @@ def _trivial_signature(scores):
 
 
 _LINES = types.Tuple((POINTER, POINTER, types.int64[:, ::1]))
-_PROOFS, _ROUNDS = types.UniTuple(POINTER, 2), types.UniTuple(types.int64, 2)
+_ROUNDS = types.UniTuple(types.int64, 2)
+START = types.void(types.int64[:, ::1], types.boolean, types.float32[:, ::1])
 #: Type of how to solve; see `_prepare`.
-HOW = types.Tuple((POINTER, types.boolean, _LINES, _PROOFS, types.float32, _ROUNDS, POINTER))
+HOW = types.Tuple((POINTER, POINTER, POINTER, _LINES, POINTER, types.float32, _ROUNDS, PATHS))
 
 
 def _solve_signature(scores):
@@ -223,7 +229,8 @@ def _solve_signature(scores):
 call_lines = caller(LINE, raises=False)
 call_prove = caller(lambda *arguments: prove_signature(arguments[3].dtype))
 call_trivial = caller(lambda *arguments: _trivial_signature(arguments[0].dtype))
-call_finish = caller(FINISH)
+call_start = caller(START, raises=False)
+call_tilt = caller(lambda *arguments: _tilt_signature(arguments[0].dtype), raises=False)
 call_solve = caller(lambda *arguments: _solve_signature(arguments[0].dtype))
 
 
@@ -236,41 +243,24 @@ def _ascend(S, U, V, pairs, n, rounds, omega, floor, rows, columns):
         call_lines(rows, (S, V, pairs, n, last, floor, U))
 
 
-@bare
-def _prove_lanes(question, proofs, UI, flags, spare):
-    """Run the proof of lines.prove_kernel; lanes that are in doubt get the answer of the one that has none."""
-    prove, settle = proofs
-    proven, doubt, settled, none = flags[0], flags[1], flags[2], flags[3]
-    call_prove(prove, (*question, UI, proven, doubt))
-    doubts = False
-    for l in range(LANES):
-        doubts |= doubt[l]
-    if doubts:
-        call_prove(settle, (*question, spare, settled, none))
-        for l in range(LANES):
-            if doubt[l]:
-                proven[l] = settled[l]
-                for k in range(len(UI)):
-                    UI[k, l] = spare[k, l]
-
-
 def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
     """Solve the exact scores Q of `lanes` blocks. The answer: bits, prices[0] (u), prices[1] (v).
 
     `largest`: each block's largest |score|; `how`: see `_prepare`. by_path[0]: how many blocks needed
     paths is added to it.
     """
-    trivial, warm, (rows, columns, pairs), proofs, omega, rounds, finish = how
-    S, UV, proving, bits, prices, (flags, scale, grain), tilt, (w, lines, lane_bits, sets) = work
+    trivial, start, tilt, (rows, columns, pairs), prove, omega, rounds, (finish, join) = how
+    S, UV, proving, bits, prices, (proven, scale, grain), tilts, (w, lines, lane_bits, sets) = work
     U, V, VF = UV[0], UV[1], UV[2]
-    UI, VI, spare = prices[0], prices[1], prices[2]
+    UI, VI = prices[0], prices[1]
     if trivial != NONE:
         call_trivial(trivial, (Q, UI, VI, n, bits))
         return
     _grains(Q, grain)
-    _guess(Q, S, tilt, scale, largest, grain, at_most)
-    if warm:
-        _start(VI, at_most, V)
+    _scales(len(U), largest, grain, scale)
+    call_tilt(tilt, (Q, S, tilts, scale))
+    if start != NONE:
+        call_start(start, (VI, at_most, V))
     else:
         V[:] = 0
     U[:] = 0  # of an earlier block nothing stays, not by way of a product with 0 either
@@ -283,33 +273,32 @@ def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
         call_lines(rows, (S, V, pairs, n, np.float32(1), least, U))
     _ascend(S, U, V, pairs, n, rounds[1], omega, least, rows, columns)
     _round_prices(V, grain, VI, VF)
-    question = S, U, V, Q, grain, VI, VF, n, at_most, proving, bits
-    _prove_lanes(question, proofs, UI, flags, spare)
+    call_prove(prove, (S, U, V, Q, grain, VI, VF, n, at_most, proving, bits, UI, proven))
     for l in range(lanes):
-        if not flags[0, l]:
+        if not proven[l]:
             _take_out(Q, bits, VI, largest, l, w, lines[1], lane_bits[0])
-            call_finish(finish, (w, lines, lane_bits, sets, n, at_most))
+            call_finish(finish, (w, lines, lane_bits, sets, n, join))
             _put_back(lane_bits[0], lines[0], lines[1], l, bits, UI, VI)
             by_path[0] += 1
 
 
-def _solve_band(W, take, raw, scratch, solve, m, n, absolute, at_most, how, mask, u, v):
+def _solve_band(W, loading, store, raw, scratch, solve, m, n, at_most, how, mask, u, v):
     """Solve a band; see `solve_band`."""
     Q, largest, work, by_path = scratch
     by_path[0] = 0
-    warm, bits, prices = how[1], work[3], work[4]
+    warm, bits, prices = how[1] != NONE, work[3], work[4]
     across = W.shape[1] // m
     for i in range(W.shape[0] // m):
         for first in range(0, across, LANES):
             lanes, b = min(LANES, across - first), i * across + first
-            if not load(take, W, i * m, first * m, absolute, at_most, raw, Q, largest):
+            if not load(loading, W, i * m, first * m, raw, Q, largest):
                 return -1
             if warm:
                 for l in range(lanes):
                     for k in range(m):
                         prices[1, k, l] = v[b + l, k]
             call_solve(solve, (Q, largest, work, by_path, lanes, n, at_most, how))
-            store_flags(bits, lanes, m, mask, i * m, first * m)
+            call_store(store, (bits, lanes, mask, i * m, first * m))
             if len(u):
                 for l in range(lanes):
                     for k in range(m):
@@ -321,7 +310,7 @@ def _solve_blocks(q, scratch, solve, n, at_most, how, mask, u, v):
     """Solve integer blocks; see `solve_blocks`."""
     Q, largest, work, by_path = scratch
     by_path[0] = 0
-    warm, bits, prices = how[1], work[3], work[4]
+    warm, bits, prices = how[1] != NONE, work[3], work[4]
     m = q.shape[1]
     words = (m + 63) // 64
     for first in range(0, len(q), LANES):
@@ -353,6 +342,11 @@ def _trivial_kernel(scores):
 
 
 @functools.cache
+def _start_kernel():
+    return bare(_start, START)
+
+
+@functools.cache
 def _solve_kernel(scores):
     return bare(_solve_lanes, _solve_signature(scores))
 
@@ -369,7 +363,7 @@ def _engine(solve, kind):
         matrix = types.Array(KINDS[kind][0], 2, "C", readonly=True)
         mask = types.Array(flag, 2, "C")
         scratch = typeof(load_scratch(8, scores)), typeof(_scratch(8, False, scores))
-        given = matrix, POINTER, *scratch, POINTER, i64, i64, flag, flag
+        given = matrix, LOADING, POINTER, *scratch, POINTER, i64, i64, flag
     else:
         blocks, mask = types.Array(types.int64, 3, "A", readonly=True), types.Array(flag, 3, "A")
         scratch = typeof(_scratch(8, False, np.int64))
@@ -392,11 +386,12 @@ def _plan(m, at_most, warm):
 def _prepare(solve, n, m, kind, at_most, warm):
     """The engine for scores of that kind, the kernel that solves some blocks of it, and how for a pattern.
 
-    That is: the kernel of patterns with one mask, if it is one; whether to start from given prices;
-    the kernels of lines and their network; that of the proof, and that which settles its doubts;
-    over-relaxation; rounds of dual ascent, as if exact and at prices of 0 or more; the kernel of paths.
+    That is: the kernel of patterns with one mask, if it is one; that which reads old prices, if there
+    are any; that of tilts; those of lines and their network; that of the proof; over-relaxation; rounds
+    of dual ascent, as if exact and at prices of 0 or more; the kernels of paths.
     """
-    trivial = prove = settle = finish = NONE
+    trivial = start = tilt = prove = NONE
+    paths = NONE, NONE
     lines = NONE, NONE, np.zeros((0, 2), np.int64)
     scores = types.int64 if solve is _solve_blocks else KINDS[kind][1]
     with COMPILING:
@@ -407,13 +402,14 @@ def _prepare(solve, n, m, kind, at_most, warm):
             lines = address(rows, LINE), address(columns, LINE), pairs
             signature = prove_signature(scores)
             quick = scores is types.float32 and m <= STRAIGHT
-            prove = settle = address(prove_kernel(m, scores, quick=quick), signature)
-            if quick:
-                settle = address(long_prove_kernel(scores), signature)
-            finish = address(finish_kernel(), FINISH)
+            prove = address(prove_kernel(m, scores, quick=quick), signature)
+            tilt = address(_tilter(scores, at_most), _tilt_signature(scores))
+            paths = path_kernels(at_most)
+            start = address(_start_kernel(), START) if warm else NONE
         engine = _engine(solve, kind)
         kernel = address(_solve_kernel(scores), _solve_signature(scores))
-    return engine, kernel, (trivial, warm, lines, (prove, settle), *_plan(m, at_most, warm), finish)
+    plan = _plan(m, at_most, warm)
+    return engine, kernel, (trivial, start, tilt, lines, prove, *plan, paths)
 
 
 def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, warm=False):
@@ -427,9 +423,9 @@ def solve_band(W, n, m, mask, u=None, v=None, *, absolute=True, at_most=False, w
     engine, kernel, how = _prepare(_solve_band, n, m, W.dtype.name, at_most, warm)
     if u is None:
         u = v = np.zeros((0, m), np.int64)
-    entries, take, scores = as_loaded(W)
+    entries, loading, scores = as_loaded(W, m, absolute=absolute, clip=at_most)
     with borrowed(_band_scratch, m, at_most, scores) as scratch:
-        return engine(entries, take, *scratch, kernel, m, n, absolute, at_most, how, mask, u, v)
+        return engine(entries, loading, storer(m), *scratch, kernel, m, n, at_most, how, mask, u, v)
 
 
 def solve_blocks(q, n, mask, u, v, *, at_most=False, warm=False):

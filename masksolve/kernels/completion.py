@@ -64,7 +64,7 @@ def _take_diagonals(worth, m, n, diagonals):
 _add_gains = every_column(
     "_add_gains",
     "size, worth, own, gain",
-    "gain[i] = max(gain[i], worth[{j}, own] - worth[{j}, i])",
+    "gain[i] = larger(gain[i], worth[{j}, own] - worth[{j}, i])",
 )
 
 

@@ -1,11 +1,15 @@
 """Rows of blocks that lie side by side to lanes: a transposition by shuffles instead of single loads."""
 
+import functools
+
 import numpy as np
+from numba import types
 
-from .compiling import bare
+from .compiling import bare, compiled
 from .hints import apart, use_widest
+from .pointers import caller
 
-__all__ = ["gather_columns", "spread"]
+__all__ = ["call_spread", "deals", "gather_columns", "spread_signature", "spreader"]
 
 
 @bare
@@ -34,33 +38,43 @@ def _deal(source, target, ways):
                 target[i, k * step + x] = source[i, x * ways + k]
 
 
-@bare
-def spread(strips, m):
-    """Rows of blocks side by side, in strips[0], entry by entry: row[l * m + k] to row[k * LANES + l].
+def deals(m):
+    """Into how many rows are dealt out, step by step, to be dealt out to m."""
+    return {8: (4, 2), 16: (4, 4), 32: (4, 4, 2)}.get(m, (m,))
 
-    Dealt out to 4, then again to 4, ... is dealt out to m. Returns which of the strips has it.
+
+def spread_signature(scores):
+    """Signature of a `spreader` for scores of that Numba type."""
+    return types.void(types.UniTuple(scores[:, ::1], 2))
+
+
+call_spread = caller(lambda strips: spread_signature(strips[0].dtype), raises=False)
+
+
+@functools.cache
+def spreader(m, scores):
+    """The kernel ``spread(strips)``: rows of blocks side by side, row[l * m + k], to row[k * LANES + l].
+
+    The rows come in strips[1] if `deals` has an odd number of steps, else in strips[0], and go to
+    strips[0].
     """
-    first, second, third = strips
-    if m not in (8, 16, 32):
-        if m == 4:
-            _deal4(first, second)
-        else:
-            _deal(first, second, m)
-        return 1
-    _deal4(first, second)
-    if m == 8:
-        _deal(second, first, 2)
-    elif m == 16:
-        _deal4(second, first)
-    else:
-        _deal4(second, third)
-        _deal(third, first, 2)
-    return 0
+    steps, name = deals(m), f"_spread_{m}"
+    body = "".join(
+        f"""
+    first, second = strips[{(len(steps) - k) % 2}], strips[{(len(steps) - k + 1) % 2}]
+    {"deal4(first, second)" if ways == 4 else f"deal(first, second, {ways})"}"""
+        for k, ways in enumerate(steps)
+    )
+    source = f"""
+def {name}(strips):{body}
+"""
+    scope = {"deal": _deal, "deal4": _deal4, "__name__": __name__}
+    return compiled(source, name, __file__, scope, spread_signature(scores))
 
 
 @bare
 def gather_columns(Q, spare, columns):
-    """Undo `spread`, by columns: columns[j, l * m + i] = Q[i * m + j, l], dealt out to 4 and again to 4."""
+    """Undo a `spreader`, by columns: columns[j, l * m + i] = Q[i * m + j, l], dealt out to 4 and again to 4."""
     apart()
     use_widest()
     m, lanes = len(columns), Q.shape[1]

@@ -14,10 +14,10 @@ from numba import typeof, types
 from .compiling import COMPILING, bare, inner, jit
 from .completion import COMPLETE, KEPT, complete_kernel, read_rows, surplus_over
 from .dealing import gather_columns
-from .flags import store_flags
+from .flags import call_store, storer
 from .hints import apart, use_widest
 from .lines import LANES as ABREAST
-from .loading import KINDS, as_loaded, load, load_scratch, scores_of
+from .loading import KINDS, LOADING, as_loaded, load, load_scratch, scores_of
 from .pointers import NONE, POINTER, address, caller
 from .scratch import aligned, borrowed
 from .short_keys import descend_short, does, read_room, short_kernels, short_scratch
@@ -168,7 +168,7 @@ def _weigh(columns, l, rows, worth, totals, helds):
 @bare
 def _complete_lanes(complete, Q, raw, descent, doubt, lanes, n, work):
     """Bring the masks of blocks side by side, but of those in doubt, to exactly n a line."""
-    (columns, spare, _), _, _ = raw
+    (columns, spare), _, _ = raw
     _, _, _, _, state, bits = descent
     worth, lines, gain, rows, sums = work
     m = len(worth)
@@ -185,7 +185,7 @@ def _complete_lanes(complete, Q, raw, descent, doubt, lanes, n, work):
                 bits[i, l] = rows[i]
 
 
-def _band(W, take, scratch, m, n, absolute, drop_negative, exact, mask, how, how_short):
+def _band(W, loading, store, scratch, m, n, absolute, drop_negative, exact, mask, how, how_short):
     """Greedy masks of a band; see `solve_band`."""
     height, width = W.shape
     short, out = how_short[0] != NONE, mask.reshape(-1)
@@ -194,13 +194,13 @@ def _band(W, take, scratch, m, n, absolute, drop_negative, exact, mask, how, how
     for top in range(0, height, m):
         for left in range(0, width, ABREAST * m):
             lanes = min(ABREAST, (width - left) // m)
-            if not load(take, W, top, left, absolute, False, raw, Q, largest):
+            if not load(loading, W, top, left, raw, Q, largest):
                 return False
             if short:
                 descend_short(how_short, descent, Q, m, n, absolute, drop_negative, doubt)
                 if exact:
                     _complete_lanes(how[2], Q, raw, descent, doubt, lanes, n, completion)
-                store_flags(bits, lanes, m, mask, top, left)
+                call_store(store, (bits, lanes, mask, top, left))
             for l in range(lanes):
                 if doubt[l]:
                     starts[waiting] = top * width + left + l * m
@@ -232,7 +232,7 @@ def _engine(solve, kind):
         typeof(_band_scratch(8, True, scores_of(kind))),
         (_i64, _i64, _flag, _flag, _flag),
     )
-    return jit(solve, _flag(W, POINTER, scratch, *options, mask, how, short))
+    return jit(solve, _flag(W, LOADING, POINTER, scratch, *options, mask, how, short))
 
 
 @functools.cache
@@ -278,10 +278,10 @@ def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     _check_flags(drop_negative, exact)
     with COMPILING:
         engine = _engine(_band, W.dtype.name)
-    entries, take, scores = as_loaded(W)
+    entries, loading, scores = as_loaded(W, m, absolute=absolute)
     call = m, n, absolute, drop_negative, exact, mask, _kernels(m), _short_kernels(n, m)
     with borrowed(_band_scratch, m, does(n, m), scores) as scratch:
-        return engine(entries, take, scratch, *call)
+        return engine(entries, loading, storer(m), scratch, *call)
 
 
 @inner

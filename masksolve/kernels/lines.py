@@ -11,6 +11,7 @@ import functools
 import numpy as np
 from numba import types
 
+from .choosing import choose, larger, smaller
 from .compiling import compiled, inner
 from .hints import apart, use_widest
 from .scratch import aligned
@@ -19,7 +20,6 @@ __all__ = [
     "LANES",
     "LINE",
     "line_kernels",
-    "long_prove_kernel",
     "network",
     "prove_kernel",
     "prove_scratch",
@@ -29,7 +29,6 @@ __all__ = [
 LANES = 16  # one AVX-512 register of float32
 STRAIGHT = 32  # the longest line that is written out; longer ones run the network as data
 PLANES = STRAIGHT.bit_length() + 1  # of the sums of columns, bit by bit; one more for their prices
-CHUNK = 8
 AT_ONCE = 8  # rows whose bits are added to the sums of columns
 ABREAST = 16  # entries of a row that a proof takes at a time: more take long to compile
 BIG = np.int64(1) << np.int64(60)
@@ -44,7 +43,7 @@ def prove_signature(scores):
     bits = types.uint64[:, ::1]
     guess, prices = (_f32, _f32, _f32, scores[:, ::1], types.int64[::1]), (_i64, _f32)
     scratch = types.Tuple((types.float32[::1], _f32, _u32, _i64, _u32))
-    answer = bits, _i64, lanes, lanes
+    answer = bits, _i64, lanes
     return types.void(*guess, *prices, types.int64, types.boolean, scratch, *answer)
 
 
@@ -73,12 +72,12 @@ def network(n, m):
 
 def _line_source(name, n, m, by_row):
     first, step = (f"i * {m}", 1) if by_row else ("i", m)
-    body = [f"a{k} = S[{first} + {k * step}, l] - price[{k}, l]" for k in range(m)]
+    body = [f"a{k} = S[first + {k * step}, l] - price[{k}, l]" for k in range(m)]
     for i, j, high, low in network(n, m):
         body.append(
-            f"a{i}, a{j} = max(a{i}, a{j}), min(a{i}, a{j})"
+            f"a{i}, a{j} = larger(a{i}, a{j}), smaller(a{i}, a{j})"
             if high and low
-            else (f"a{i} = max(a{i}, a{j})" if high else f"a{j} = min(a{i}, a{j})")
+            else (f"a{i} = larger(a{i}, a{j})" if high else f"a{j} = smaller(a{i}, a{j})")
         )
     body = "\n            ".join(body)
     return f"""
@@ -86,6 +85,7 @@ def {name}(S, price, pairs, n, omega, floor, out):
     apart()
     use_widest()
     for i in range({m}):
+        first = {first}
         for l in range({LANES}):
             {body}
             middle = half * (max(a{n - 1}, floor) + max(a{n}, floor))
@@ -101,21 +101,19 @@ def _tree(operation, terms):
     return terms[0]
 
 
-def _chunk_source(m, size, entry):
+def _chunk_source(size, entry):
     """Lines that take `size` entries of row i from column c on into what lane l knows of the row: the worst
-    that is kept, the best that is not, and the bits. `entry`: what sets high_k, low_k and bit_k by u.
+    that is kept, the best that is not, and the bits. `entry`: what sets high_k, low_k and bit_k by u, where
+    entry at_k of the block is in column j_k.
     """
     lines = ["u, low, high = U[i, l], state[0, l], state[1, l]"]
-    lines += [
-        line.format(k=k, at=f"i * {m} + (c + {k})", j=f"c + {k}")
-        for k in range(size)
-        for line in entry
-    ]
+    for k in range(size):
+        lines += [line.format(k=k) for line in (f"at_{k} = first + {k}; j_{k} = c + {k}", *entry)]
     high, low, bits = (
         _tree(operation, [f"{name}_{k}" for k in range(size)])
         for name, operation in (
-            ("high", "min({}, {})"),
-            ("low", "max({}, {})"),
+            ("high", "smaller({}, {})"),
+            ("low", "larger({}, {})"),
             ("bit", "({} | {})"),
         )
     )
@@ -137,8 +135,9 @@ def _row_source(m, entry):
     return "".join(
         f"""
         for c in range({first}, {last}, {size}):
+            first = i * {m} + c
             for l in range({LANES}):
-                {_chunk_source(m, size, entry)}"""
+                {_chunk_source(size, entry)}"""
         for first, last, size in _parts(m, ABREAST)
     )
 
@@ -185,22 +184,21 @@ def _columns_source(m):
 
 def _prove_source(name, m):
     entry = (
-        "x = np.int64(S[{at}, l] - V[{j}, l] > u)",
-        "r = np.int64(Q[{at}, l]) - VI[{j}, l]",
-        "far = x << 60",
-        "high_{k} = r + (BIG - far)",
-        "low_{k} = r - far",
-        "bit_{k} = np.uint64(x) << np.uint64({k})",
+        "x_{k} = np.int64(S[at_{k}, l] - V[j_{k}, l] > u)",
+        "r_{k} = np.int64(Q[at_{k}, l]) - VI[j_{k}, l]",
+        "far_{k} = x_{k} << 60",
+        "high_{k} = r_{k} + (BIG - far_{k})",
+        "low_{k} = r_{k} - far_{k}",
+        "bit_{k} = np.uint64(x_{k}) << np.uint64({k})",
     )
     return f"""
-def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, rows, UI, done, doubt):
+def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, rows, UI, done):
     apart()
     use_widest()
     _, _, _, state, sums = scratch
     word, none = np.uint64, np.uint64(0)
     nothing = np.int64(0) if at_most else -BIG
-    for l in range({LANES}):
-        done[l], doubt[l] = True, False
+    done[:] = True
     for i in range({m}):
         for l in range({LANES}):
             state[0, l], state[1, l], rows[i, l] = nothing, BIG, none{_row_source(m, entry)}
@@ -215,14 +213,14 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, rows, UI, done, doubt
 
 def _quick_source(name, m):
     entry = (
-        "x = S[{at}, l] - V[{j}, l] > u",
-        "r = Q[{at}, l] - VF[{j}, l]",
-        "high_{k} = r if x else far",
-        "low_{k} = nothing if x else r",
-        "bit_{k} = one_{k} if x else none",
+        "x_{k} = S[at_{k}, l] - V[j_{k}, l] > u",
+        "r_{k} = Q[at_{k}, l] - VF[j_{k}, l]",
+        "high_{k} = choose(x_{k}, r_{k}, far)",
+        "low_{k} = choose(x_{k}, nothing, r_{k})",
+        "bit_{k} = choose(x_{k}, one_{k}, none)",
     )
     return f"""
-def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt):
+def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done):
     apart()
     use_widest()
     within, state, rows, _, sums = scratch
@@ -230,8 +228,8 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt
     {"; ".join(f"one_{k} = np.uint32({1 << k})" for k in range(min(m, ABREAST)))}
     far = np.float32(BIG)
     nothing = np.float32(0) if at_most else -far
+    done[:] = True
     for l in range({LANES}):
-        done[l], doubt[l] = True, False
         unit = grain[l] | np.int64(Q[0, l])
         within[l] = np.float32(unit & -unit) * np.float32(2.0**24)
     for i in range({m}):
@@ -241,12 +239,11 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt
             low, high, row = state[0, l], state[1, l], np.uint64(rows[i, l])
             bits[i, l], number = row, ones(row)
             high = min(high, np.float32(0)) if number < n else high
-            done[l] &= (low <= high) & ((number == n) | (at_most & (number < n)))
-            doubt[l] |= (low == high) & (abs(low) >= within[l])
+            proves = (low < high) | ((low == high) & (abs(low) < within[l]))
+            done[l] &= proves & ((number == n) | (at_most & (number < n)))
             below, above = np.int64(low), np.int64(high)
             UI[i, l] = below + ((above - below) >> 1)
 {_columns_source(m)}
-        doubt[l] &= done[l]
 """
 
 
@@ -263,6 +260,9 @@ def _ones(word):
 _SCOPE = {
     "np": np,
     "apart": apart,
+    "choose": choose,
+    "larger": larger,
+    "smaller": smaller,
     "use_widest": use_widest,
     "ones": _ones,
     "BIG": BIG,
@@ -306,7 +306,7 @@ def prove_scratch(m):
 
 @functools.cache
 def prove_kernel(m, scores, quick):
-    """The kernel ``prove(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt)``.
+    """The kernel ``prove(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done)``.
 
     It selects x_ij = [s_ij - v_j > u_i] by the float prices (bit j % 64 of `bits[i * words + j // 64]`)
     and sets `done` where the integer prices VI prove that x is optimal for the integer scores Q. Then
@@ -315,22 +315,16 @@ def prove_kernel(m, scores, quick):
     The `quick` one, for float32 scores and m <= `STRAIGHT`, compares in float32, where VF is VI without
     error, and r = q - v is rounded. Rounding keeps the order, so a gap between the rounded is one
     between the exact, and its middle lies in both. If the two are equal, so are the exact where all
-    values near there are float32's; `done` means nothing where this is in `doubt`.
+    values near there are float32's; elsewhere nothing is proven.
 
     `grain`: a power of two that divides all differences of a block's scores; what divides the scores,
     too, is to divide all prices VI. `scratch`: what `prove_scratch` makes.
     """
     if m > STRAIGHT:
-        return long_prove_kernel(scores)
+        return inner(_prove, prove_signature(scores))
     name = f"_{'quick' if quick else 'prove'}_{m}"
     source = (_quick_source if quick else _prove_source)(name, m)
     return compiled(source, name, __file__, _SCOPE, prove_signature(scores))
-
-
-@functools.cache
-def long_prove_kernel(scores):
-    """The same proof, never in doubt, for any m: no straight lines to compile, and slower."""
-    return inner(_prove, prove_signature(scores))
 
 
 TOGETHER = 4  # lines that go through a network together
@@ -367,7 +361,8 @@ def _columns(S, price, pairs, n, omega, floor, out):
     _lines(S, price, pairs, n, omega, floor, out, 1, len(price))
 
 
-def _prove(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt):  # noqa: ARG001  # as all
+def _prove(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done):  # noqa: ARG001  # as all
+    """The exact proof for any m: no straight lines to compile, and slower."""
     m = len(U)
     words = (m + 63) // 64
     columns = np.zeros((m, LANES), np.int64)
@@ -376,7 +371,6 @@ def _prove(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done, doubt
     x = np.empty(LANES, np.int64)
     bits[:] = 0
     done[:] = True
-    doubt[:] = False
     for i in range(m):
         low[:] = 0 if at_most else -BIG
         high[:] = BIG

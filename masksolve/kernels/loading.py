@@ -10,17 +10,17 @@ import numpy as np
 from numba import types
 
 from .compiling import COMPILING, bare, compiled, inner
-from .dealing import spread
+from .dealing import call_spread, deals, spread_signature, spreader
 from .entries import every_entry
 from .fixed_point import fixed_point_factors
 from .hints import apart, use_widest
 from .lines import LANES
-from .pointers import address, caller
+from .pointers import POINTER, address, caller
 from .prefetch import prefetch_next
 from .scratch import aligned
 from .widen import bits_of_bfloat16, bits_of_float16
 
-__all__ = ["KINDS", "as_loaded", "load", "load_scratch", "scores_of", "taker"]
+__all__ = ["KINDS", "LOADING", "as_loaded", "load", "load_scratch", "scores_of"]
 
 
 @inner
@@ -53,6 +53,9 @@ def _take_signature(entries, scores):
     return types.void(matrix, types.uint64, types.uint64, scores[:, ::1], scores[:, ::1])
 
 
+#: Type of how to load: the kernels that take rows, spread them and fix scores, and the strip to begin with.
+LOADING = types.Tuple((POINTER, POINTER, POINTER, types.int64))
+
 call_take = caller(
     lambda *arguments: _take_signature(arguments[0].dtype, arguments[3].dtype), raises=False
 )
@@ -79,8 +82,8 @@ def {name}(W, top, left, strip, peak):
 
 
 @functools.cache
-def taker(kind):
-    """Address of the kernel ``take(W, top, left, strip, peak)`` for a matrix of that dtype.
+def _taker(kind):
+    """The kernel ``take(W, top, left, strip, peak)`` for a matrix of that dtype.
 
     It copies what lies side by side from (top, left) on, as exact floats, and leaves the largest
     magnitude in each column: by the order of their bits, where infinity and NaN are above all numbers.
@@ -94,22 +97,32 @@ def taker(kind):
         "bits_of": bits_of,
         "use_widest": use_widest,
     }
-    signature = _take_signature(entries, scores)
-    with COMPILING:
-        kernel = compiled(_take_source(name, scores), name, __file__, scope, signature)
-    return address(kernel, signature)
+    source, signature = _take_source(name, scores), _take_signature(entries, scores)
+    return compiled(source, name, __file__, scope, signature)
+
+
+def _fix_signature(scores):
+    lane = scores[::1]
+    return types.void(scores[:, ::1], lane, lane, scores[:, ::1])
+
+
+call_fix = caller(lambda *arguments: _fix_signature(arguments[0].dtype), raises=False)
+
+
+@functools.cache
+def _fixer(scores, absolute, clip):
+    """The kernel ``fix(raw, a, b, Q)``: raw scores, or their magnitudes, in fixed point; `clip`: none below 0."""
+    score = "np.rint(raw[{k}, l] * a[l] * b[l])"
+    score = f"abs({score})" if absolute else f"max({score}, none)" if clip else score
+    return every_entry(
+        "_fix", "raw, a, b, Q", f"Q[{{k}}, l] = {score}", _fix_signature(scores), none=scores(0)
+    )
 
 
 def load_scratch(m, scores):
-    """For `load`, in the type of the scores: three strips of m rows, three of one; of each lane two numbers."""
-    strips, peaks = (tuple(aligned((k, LANES * m), scores) for _ in range(3)) for k in (m, 1))
+    """For `load`, in the type of the scores: two strips of m rows, two of one; of each lane two numbers."""
+    strips, peaks = (tuple(aligned((k, LANES * m), scores) for _ in range(2)) for k in (m, 1))
     return strips, peaks, aligned((2, LANES), scores)
-
-
-_fix = every_entry("_fix", "raw, a, b, Q", "Q[{k}, l] = np.rint(raw[{k}, l] * a[l] * b[l])")
-_fix_absolute = every_entry(
-    "_fix_absolute", "raw, a, b, Q", "Q[{k}, l] = abs(np.rint(raw[{k}, l] * a[l] * b[l]))"
-)
 
 
 @bare
@@ -133,33 +146,40 @@ def _factors(peak, blocks, lane, largest):
 
 
 @bare
-def load(take, W, top, left, absolute, at_most, work, Q, largest):
+def load(how, W, top, left, work, Q, largest):
     """Blocks side by side from (top, left) to lanes: Q[i * m + j, l]. False if a score is not finite.
 
-    `take`: what `taker` has for W; `work`: of `load_scratch`; `largest`: each block's largest |score|.
-    With `at_most` negative scores, never worth keeping, become 0.
+    `how`: what `as_loaded` says; `work`: of `load_scratch`; `largest`: each block's largest |score|.
     """
+    take, spread, fix, first = how
     strips, peaks, lane = work
     m = len(strips[0])
-    call_take(take, (W, np.uint64(top), np.uint64(left), strips[0], peaks[0]))
+    call_take(take, (W, np.uint64(top), np.uint64(left), strips[first], peaks[first]))
     prefetch_next(W, top, left, m, LANES * m)
-    peak = peaks[spread(peaks, m)].reshape(m, LANES)
-    if not _factors(peak, min(LANES, (W.shape[1] - left) // m), lane, largest):
+    call_spread(spread, (peaks,))
+    blocks = min(LANES, (W.shape[1] - left) // m)
+    if not _factors(peaks[0].reshape(m, LANES), blocks, lane, largest):
         return False
-    raw = strips[spread(strips, m)].reshape(m * m, LANES)
-    if absolute:
-        _fix_absolute(raw, lane[0], lane[1], Q)
-    else:
-        _fix(raw, lane[0], lane[1], Q)
-        if at_most:
-            for k in range(len(Q)):
-                for l in range(LANES):
-                    Q[k, l] = max(Q[k, l], 0)
+    call_spread(spread, (strips,))
+    call_fix(fix, (strips[0].reshape(m * m, LANES), lane[0], lane[1], Q))
     return True
 
 
-def as_loaded(W):
-    """Return what an engine that calls `load` needs of W: its entries, its `taker`, the dtype of its scores."""
+@functools.cache
+def _loading(kind, m, absolute, clip):
+    entries, scores, _ = KINDS[kind]
+    with COMPILING:
+        take = address(_taker(kind), _take_signature(entries, scores))
+        spread = address(spreader(m, scores), spread_signature(scores))
+        fix = address(_fixer(scores, absolute, clip), _fix_signature(scores))
+    return take, spread, fix, len(deals(m)) % 2
+
+
+def as_loaded(W, m, *, absolute, clip=False):
+    """Return what an engine that calls `load` needs of W: its entries, how to load them, their scores' dtype.
+
+    `clip`: scores below 0, never worth keeping, become 0.
+    """
     kind = W.dtype.name
     entries = W.view(np.uint16) if W.dtype.itemsize == 2 else W
-    return entries, taker(kind), scores_of(kind)
+    return entries, _loading(kind, m, absolute, clip and not absolute), scores_of(kind)

@@ -10,18 +10,25 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import bare
+from .compiling import COMPILING, bare
 from .entries import every_column
 from .hints import apart, use_widest
+from .pointers import NONE, POINTER, address, caller
 from .scratch import aligned
 
-__all__ = ["FINISH", "finish_kernel", "path_scratch"]
+__all__ = ["PATHS", "call_finish", "path_kernels", "path_scratch"]
 
 INF = np.int64(1) << np.int64(60)
 ONE = np.uint64(1)
 
 _words, _lines = types.uint64, types.int64[:, ::1]
-FINISH = types.void(_lines, _lines, _words[:, :, ::1], _words[:, ::1], types.int64, types.boolean)
+_FINISH = types.void(_lines, _lines, _words[:, :, ::1], _words[:, ::1], types.int64, POINTER)
+_JOIN = types.void(_lines, _lines, _words[:, :, ::1], types.int64)
+#: Type of what `path_kernels` returns.
+PATHS = types.UniTuple(POINTER, 2)
+
+call_finish = caller(_FINISH, raises=False)
+call_join = caller(_JOIN, raises=False)
 
 
 def path_scratch(m, at_most):
@@ -45,8 +52,9 @@ _add_extremes = every_column(
     "size, w, kept, count, low, high",
     f"""x = {_HOLDS}
             count[i] += np.int64(x)
-            low[i] = min(low[i], w[{{j}}, i] if x else INF)
-            high[i] = max(high[i], -INF if x else w[{{j}}, i])""",
+            low[i] = smaller(low[i], choose(x, w[{{j}}, i], INF))
+            high[i] = larger(high[i], choose(x, -INF, w[{{j}}, i]))""",
+    together=2,
     INF=INF,
     ONE=ONE,
 )
@@ -104,9 +112,10 @@ _add_nearest = every_column(
     "_add_nearest",
     "size, w, kept, in_row, in_col, least",
     f"""k, out, give = {_HOLDS}, in_row[i] == 0, in_col[{{j}}] != 0
-            possible = (k & out) if give else not (k | out)
-            cost = w[{{j}}, i] if give else -w[{{j}}, i]
-            least[i] = min(least[i], cost if possible else INF)""",
+            possible = choose(give, k & out, not (k | out))
+            cost = choose(give, w[{{j}}, i], -w[{{j}}, i])
+            least[i] = smaller(least[i], choose(possible, cost, INF))""",
+    together=1,
     INF=INF,
     ONE=ONE,
 )
@@ -129,9 +138,11 @@ def _nearest(w, kept, in_row, in_col, least):
 _move_entries = every_column(
     "_move_entries",
     "size, w, in_row, in_col, step",
-    """back = step if in_col[{j}] != 0 else 0
-            forth = step if in_row[i] != 0 else 0
+    """back = choose(in_col[{j}] != 0, step, NOTHING)
+            forth = choose(in_row[i] != 0, step, NOTHING)
             w[{j}, i] += forth - back""",
+    together=2,
+    NOTHING=np.int64(0),
 )
 
 
@@ -173,9 +184,10 @@ def _excesses(kept, n, excess):
         excess[j] = held - n
 
 
-@bare
-def _join_slack(w, u, v, kept, free, excess, slack_row, slack_col, n):
+def _join_slack(w, lines, bits, n):
     """Add the slack's row and column. On entry slack_row is what each row keeps."""
+    u, v, excess, slack_row, slack_col = lines[0], lines[1], lines[2], lines[7], lines[8]
+    kept, free = bits[0], bits[2]
     m = len(u) - 1
     bit, word = ONE << np.uint64(m & 63), m >> 6
     u[m] = v[m] = w[m, m] = excess[m] = 0
@@ -296,7 +308,7 @@ def _augment(kept, tight, free, slack_row, slack_col, in_row, in_col, target, m)
     return target
 
 
-def _finish_block(w, lines, bits, sets, n, at_most):
+def _finish_block(w, lines, bits, sets, n, join):
     """Make a mask optimal for the integer scores of a block, and prove it, from any mask and prices.
 
     On entry w[j, i] is the score of row i, column j, less the column's price lines[1, j]; bit j % 64
@@ -304,7 +316,7 @@ def _finish_block(w, lines, bits, sets, n, at_most):
     lines[1] are the prices u and v that prove it. The arrays are those of `path_scratch`; for `exact`
     bits[2] stays 0, as it was made, and bits beyond the block's columns are to be 0.
 
-    With `at_most` they are one longer than the block each way. That last row and column are the
+    With `join`, for `at_most`, they are one longer than the block each way. That last row and column are the
     *slack*: scores 0, prices 0, arcs of any amount, which take up what a line keeps short of n. So
     both degree constraints become one: every line holds exactly n. (v >= 0 then.)
 
@@ -319,13 +331,13 @@ def _finish_block(w, lines, bits, sets, n, at_most):
     least, most, slack_row, slack_col = lines[5], lines[6], lines[7], lines[8]
     kept, tight, free = bits[0], bits[1], bits[2]
     cols, under, fresh = sets[0], sets[1], sets[2]
-    size = len(w)
+    size, at_most = len(w), join != NONE
     m = size - 1 if at_most else size
     count = slack_row[:m]  # what is left of n will be slack
     _best_rows(w, kept, u[:m], n, at_most, count, least[:m], most[:m])
     _excesses(kept, n, excess[:m])
     if at_most:
-        _join_slack(w, u, v, kept, free, excess, slack_row, slack_col, n)
+        call_join(join, (w, lines, bits, n))
     _mark(w, tight)
     while _roots(excess, in_row, in_col, cols, under):
         time, target = 1, -1
@@ -347,6 +359,17 @@ def _finish_block(w, lines, bits, sets, n, at_most):
 
 
 @functools.cache
-def finish_kernel():
-    """The kernel of paths; see `_finish_block`."""
-    return bare(_finish_block, FINISH)
+def _finish_kernel():
+    return bare(_finish_block, _FINISH)
+
+
+@functools.cache
+def _join_kernel():
+    return bare(_join_slack, _JOIN)
+
+
+def path_kernels(at_most):
+    """Addresses of the kernel of paths, see `_finish_block`, and of what adds the slack to a block."""
+    with COMPILING:
+        join = address(_join_kernel(), _JOIN) if at_most else NONE
+        return address(_finish_kernel(), _FINISH), join

@@ -9,6 +9,7 @@ import functools
 import numpy as np
 from numba import types
 
+from .choosing import larger, smaller
 from .compiling import COMPILING, compiled
 from .hints import use_widest
 
@@ -41,7 +42,7 @@ def _merging(size):
 
 def _compare(i, j, down):
     """The smaller key to a_i, or with `down` the larger."""
-    first, second = ("max", "min") if down else ("min", "max")
+    first, second = ("larger", "smaller") if down else ("smaller", "larger")
     return f"a{i}, a{j} = {first}(a{i}, a{j}), {second}(a{i}, a{j})"
 
 
@@ -72,7 +73,13 @@ def {name}(keys, first, last, step):
     return compiled(source, name, __file__, _SCOPE, signature)
 
 
-_SCOPE = {"np": np, "use_widest": use_widest, "__name__": __name__}
+_SCOPE = {
+    "np": np,
+    "larger": larger,
+    "smaller": smaller,
+    "use_widest": use_widest,
+    "__name__": __name__,
+}
 
 
 def sort_size(keys):

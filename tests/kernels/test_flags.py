@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from numba import njit
 
-from masksolve.kernels.flags import store_flags
+from masksolve.kernels.flags import call_store, storer
 from masksolve.kernels.lines import LANES
 
 
 @njit
-def store(bits, lanes, m, mask, top, left):
+def store(kernel, arguments):
     """The kernel: what only kernels call has no entry for Python."""
-    store_flags(bits, lanes, m, mask, top, left)
+    call_store(kernel, arguments)
 
 
 @pytest.mark.parametrize("m", [1, 3, 8, 12, 16, 24, 32, 40, 64, 65, 72, 128])
@@ -28,7 +28,7 @@ def test_flags_are_the_bits(m, lanes):
     height, width, top, left = m + 2, (lanes + 2) * m, 1, m
     memory = np.ones(height * width + 1, bool)
     mask = memory[1:].reshape(height, width)  # at an odd address
-    store(bits, lanes, m, mask, top, left)
+    store(storer(m), (bits, lanes, mask, top, left))
 
     expected = np.ones((height, width), bool)
     expected[top : top + m, left : left + lanes * m] = flags[:, :lanes].reshape(m, lanes * m)

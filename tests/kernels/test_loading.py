@@ -11,16 +11,16 @@ from masksolve.scores import to_fixed_point
 
 
 @njit
-def load_lanes(take, W, top, left, absolute, at_most, work, Q, largest):
+def load_lanes(how, W, top, left, work, Q, largest):
     """The kernel: what only kernels call has no entry for Python."""
-    return load(take, W, top, left, absolute, at_most, work, Q, largest)
+    return load(how, W, top, left, work, Q, largest)
 
 
-def loaded(W, m, left=0, absolute=True, at_most=False):
-    entries, take, scores = as_loaded(W)
+def loaded(W, m, left=0, absolute=True, clip=False):
+    entries, how, scores = as_loaded(W, m, absolute=absolute, clip=clip)
     Q, largest = np.zeros((m * m, LANES), scores), np.zeros(LANES, np.float32)
     work = load_scratch(m, scores)
-    fine = load_lanes(take, entries, m, left, absolute, at_most, work, Q, largest)
+    fine = load_lanes(how, entries, m, left, work, Q, largest)
     return fine, Q, largest
 
 
@@ -66,7 +66,7 @@ def test_subnormal_and_huge_blocks_stand_side_by_side(dtype, scale, sign):
 def test_negative_scores_that_may_be_left_out_are_zeros():
     W = np.random.default_rng(1).standard_normal((8, 4 * LANES)).astype(np.float32)
     _, Q, _ = loaded(W, 4, absolute=False)
-    _, clipped, _ = loaded(W, 4, absolute=False, at_most=True)
+    _, clipped, _ = loaded(W, 4, absolute=False, clip=True)
     assert (Q < 0).any()
     assert (clipped == np.maximum(Q, 0)).all()
 

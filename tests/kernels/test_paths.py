@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import config, njit
 
-from masksolve.kernels.paths import finish_kernel, path_scratch
+from masksolve.kernels.paths import call_finish, path_kernels, path_scratch
 from masksolve.residual import block_objective, first_bad_line, weak_bound
 from masksolve.solvers.flow_networkx import solve as solve_with_networkx
 
@@ -12,7 +12,6 @@ PLAIN = bool(config.DISABLE_JIT)
 SIZES = [2, 3, 6] if PLAIN else [2, 3, 8, 17, 32]
 EDGES = [] if PLAIN else [63, 64, 65, 130]  # the slack begins a word of its own at 64
 LARGEST = 1 << 40
-FINISH = finish_kernel()
 
 RNG = np.random.default_rng
 
@@ -42,9 +41,9 @@ def from_words(packed, m):
 
 
 @njit
-def run_finish(*arguments):
-    """The kernel, with the entry for Python that it is made without."""
-    FINISH(*arguments)
+def run_finish(kernel, arguments):
+    """The kernel: what only kernels call has no entry for Python."""
+    call_finish(kernel, arguments)
 
 
 def finish(q, n, mask, v, at_most, work=None):
@@ -57,7 +56,8 @@ def finish(q, n, mask, v, at_most, work=None):
     bits[:] = np.uint64(2**64 - 1)  # what is not given is not read
     bits[0, :words, :m] = to_words(mask, words)
     bits[2] = 0 if not at_most else bits[2]
-    run_finish(w, lines, bits, sets, n, at_most)
+    kernel, join = path_kernels(at_most)
+    run_finish(kernel, (w, lines, bits, sets, n, join))
     return from_words(bits[0], m), lines[0, :m].copy(), lines[1, :m].copy()
 
 
