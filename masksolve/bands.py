@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -27,10 +28,18 @@ _NO_LIMIT = 1 << 30
 
 
 def available_cores() -> int:
-    """Cores this process may use: its affinity mask, cut to its cgroups' CPU quota (v2)."""
+    """Cores this process may use: its affinity mask, cut to its cgroups' CPU quota (v2).
+
+    The quota is read once: files take as long to read as a small matrix takes to solve.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return max(1, min(cores, _cgroup_cores()))
+    return max(1, min(cores, _quota()))
+
+
+@functools.cache
+def _quota() -> int:
+    return _cgroup_cores()
 
 
 def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = _OWN_CGROUPS) -> int:

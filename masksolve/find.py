@@ -150,7 +150,8 @@ class _Problem:
             elif not matrix.find(by_matrix, band):
                 raise nonfinite_error(self.array)
 
-        self._run(one_band, self._matrix_band())
+        # The fastest masks of fewer entries take less long than another thread takes to start.
+        self._run(one_band, self._matrix_band(self.method.matrix_band // 4))
 
     def room(self) -> Proof:
         """Make room for the proof of all blocks."""
@@ -195,7 +196,7 @@ class _Problem:
                 raise nonfinite_error(self.array)
             record(band, *seconds)
 
-        self._run(one_band, self._matrix_band())
+        self._run(one_band, self._matrix_band(self.method.band))
 
     def _matrix_problem(self) -> MatrixProblem | None:
         """Return how to solve bands as they lie in memory, or None if they must become blocks."""
@@ -206,12 +207,12 @@ class _Problem:
             self.array, self.mask, self.tiling, self.pattern, self.degree, self.absolute, dtype
         )
 
-    def _matrix_band(self) -> int:
+    def _matrix_band(self, least: int) -> int:
         # Small matrices go many to a band, as blocks; a large one in a few bands a worker.
         if self.pattern.m > _LARGE_M:  # so that Ctrl-C does not wait for degenerate large blocks
             return self.method.band
         rows, columns = self.tiling.matrix_shape
-        share = max(self.method.band, rows * columns // (4 * self.workers))
+        share = max(least, rows * columns // (4 * self.workers))
         return min(share, self.method.matrix_band)
 
     def _run(self, one_band: Callable[[Band], None], entries: int) -> None:
