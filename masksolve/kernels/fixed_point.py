@@ -13,7 +13,6 @@ from .pointers import caller
 __all__ = [
     "SCORE_BITS",
     "call_scale",
-    "fixed_point",
     "fixed_point_factors",
     "scale_signature",
     "scaler",
@@ -106,17 +105,3 @@ def scaler(scores, m):
                 factors[0, g], factors[1, g] = first, second
 
     return bare(scale, scale_signature(scores))
-
-
-@bare
-def fixed_point(row, factors, share, absolute, q):
-    """Scores of a row in fixed point; `factors`: for each `share` columns."""
-    apart()
-    use_widest()
-    for g in range(len(q) // share):
-        first, second = factors[0, g], factors[1, g]
-        for c in range(g * share, (g + 1) * share):
-            q[c] = np.int64(np.rint(row[c] * first * second))
-    if absolute:
-        for c in range(len(q)):
-            q[c] = abs(q[c])
