@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .measure import CALLS
+
 __all__ = [
     "Goal",
     "finite",
@@ -242,7 +244,9 @@ def to_markdown(data: Record) -> str:
         "",
         f"Times are medians of {settings['repeats']} interleaved repeats, with quartiles in "
         "brackets. *Limit* is thresholding the same matrix into a boolean array that is there, on the "
-        "same threads (*new mask*: into one that is made, as all others do); ratios are formed within each repeat. What could not do the matrix within "
+        "same threads (*new mask*: into one that is made, as all others do); ratios are formed within "
+        f"each repeat, where each is called up to {CALLS} times, until that has taken "
+        f"{settings['time_limit'] / 10:g} s, and the median counts. What could not do the matrix within "
         f"{settings['time_limit']:g} s a run was measured on evenly spaced blocks and scaled: "
         "*sampled*. The gap is that of evenly spaced blocks "
         f"(up to {settings['gap_blocks']}) to a bound certified in integers; 0 is exact. "
