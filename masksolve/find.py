@@ -92,7 +92,7 @@ class _Problem:
         self.mask = np.empty_like(self.array, dtype=np.bool_, subok=False)
 
     def _old_answer(self, previous: MaskSolution) -> _Start | None:
-        """Check an earlier solution and return it, if the method may keep what it still proves."""
+        """Check an earlier solution and return it, if the method is to keep what it still proves."""
         if not isinstance(previous, MaskSolution):
             raise OptionError(
                 f"warm_start must be a MaskSolution, as solve returns it, "
@@ -125,7 +125,10 @@ class _Problem:
                 f"warm_start must be a MaskSolution as solve returns it, but its mask is {kind}, "
                 f"not a bool array of shape {old.shape}"
             )
-        return None if self.method.load_warm_solver() is None else _Start(mask, u, v)
+        # An engine that finds masks without prices finds them sooner than old ones are checked.
+        method = self.method
+        sooner = method.load_matrix_solver() is not None and method.load_matrix_prover() is None
+        return _Start(mask, u, v) if method.exact and not sooner else None
 
     def _copy_prices(
         self, old: _Start, band: Band, u: NDArray[np.int64], v: NDArray[np.int64]
@@ -239,8 +242,7 @@ class _Problem:
 
     def _solve_blocks(self, q: NDArray[np.int64], band: Band) -> BlockSolution:
         """Solve a band of blocks; with an earlier answer, those that it does not prove any more."""
-        warm = self.method.load_warm_solver()
-        if self.old is None or warm is None:
+        if self.old is None:
             return self._solve_cold(q)
         n, degree = self.pattern.n, self.degree
         mask = self.tiling.gather(self.old.mask, band)
@@ -248,9 +250,11 @@ class _Problem:
         self._copy_prices(self.old, band, u, v)
         left = ~still_proven(q, mask, u, v, n, degree)
         if left.any():
-            found = warm(q[left], n, degree, v[left])
+            warm = self.method.load_warm_solver()
+            changed = q[left]
+            found = self._solve_cold(changed) if warm is None else warm(changed, n, degree, v[left])
             mask[left] = found.mask
-            u[left], v[left] = self._potentials(q[left], found)
+            u[left], v[left] = self._potentials(changed, found)
         return BlockSolution(mask, u, v)
 
     def _solve_cold(self, q: NDArray[np.int64]) -> BlockSolution:
@@ -408,9 +412,10 @@ def solve(
         As in `find_mask`.
     warm_start : MaskSolution, optional
         An earlier solution for the same pattern, degree, axes and shape, of scores much like
-        these. ``flow/native`` keeps its answer to each block that its potentials still prove,
-        and starts from them in the others; other methods have no use for it. The result is
-        exactly as optimal as without. It pays where weights have moved by less than about a
+        these. Exact methods keep its answer to each block that its potentials still prove, and
+        solve the others, ``flow/native`` from those potentials. The result is exactly as
+        optimal as without. Heuristics have no use for it, nor has ``conv/native``, which finds
+        masks sooner than it could check them. It pays where weights have moved by less than about a
         thousandth of their spread; where few blocks are still proven, it takes longer than a
         cold start. Blocks on a ragged edge are solved anew with ``degree="exact"``: what they
         keep of the padding is not part of the mask.

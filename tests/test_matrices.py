@@ -57,17 +57,45 @@ def as_integers(scores):
 
 @pytest.mark.parametrize("raw", [as_integers, np.asarray])
 @pytest.mark.parametrize("degree", ["exact", "at_most"])
-def test_what_an_answer_still_proves_is_kept_whoever_found_it(degree, raw):
+@pytest.mark.parametrize(
+    ("n", "m", "method", "backend"),
+    [(4, 8, "flow", "native"), (2, 4, "flow", "highs"), (2, 4, "conv", "numpy")],
+)
+def test_what_an_answer_still_proves_is_kept_whoever_found_it(n, m, method, backend, degree, raw):
     """Among ties engines choose differently; a warm start does not choose again."""
     tied = raw(np.random.default_rng(1).integers(0, 4, (64, 256)).astype(np.float32))
-    theirs = ms.solve(tied, 4, 8, method="flow", backend="networkx", degree=degree)
-    ours = ms.solve(tied, 4, 8, degree=degree)
+    theirs = ms.solve(tied, n, m, method="flow", backend="networkx", degree=degree)
+    how = {"method": method, "backend": backend, "degree": degree}
+    ours = ms.solve(tied, n, m, **how)
     assert (ours.mask != theirs.mask).any()
-    new = ms.solve(tied, 4, 8, degree=degree, warm_start=theirs)
+    new = ms.solve(tied, n, m, warm_start=theirs, **how)
     assert (new.mask == theirs.mask).all()
     assert (new.certificate.u == theirs.certificate.u).all()
     assert (new.certificate.v == theirs.certificate.v).all()
     ms.check_certificate(new.certificate, tied, new.mask)
+
+
+def test_an_engine_is_asked_for_what_is_left(monkeypatch):
+    from masksolve.solvers import flow_ortools
+
+    asked, solve = [], flow_ortools.solve
+
+    def counted(q, n, degree):
+        asked.append(len(q))
+        return solve(q, n, degree)
+
+    monkeypatch.setattr(flow_ortools, "solve", counted)
+    scores = SCORES[:, :64]
+    how = {"method": "flow", "backend": "ortools"}
+    old = ms.solve(scores, 4, 8, **how)
+    assert sum(asked) == 64
+    asked.clear()
+    other = scores.copy()
+    other[8:16, 8:16] = scores[:8, :8]
+    new = ms.solve(other, 4, 8, warm_start=old, **how)
+    assert asked == [1]
+    assert new.objective == ms.solve(other, 4, 8).objective
+    ms.check_certificate(new.certificate, other, new.mask)
 
 
 @pytest.mark.parametrize("raw", [as_integers, np.asarray])
