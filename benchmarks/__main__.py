@@ -209,7 +209,9 @@ def training(
 
 @app.command()
 def gpu(
-    sizes: Annotated[str, typer.Option(help="Edges of the matrices.")] = "1024,4096,8192",
+    sizes: Annotated[
+        str, typer.Option(help="Edges of the matrices, in that order.")
+    ] = "8192,4096,1024",
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 21,
     only: Annotated[str, typer.Option(help="Groups, * allowed: FFN*,8192² bfloat16.")] = "*",
     seed: Annotated[
@@ -243,6 +245,8 @@ def gpu(
         for group in room.measure(edges, repeats, "cuda", tell, seed, _split(only)):
             records += group
             paths = room.write(data, out)
+    if not records:
+        raise typer.BadParameter(f"no group is called so: {only!r}; say --only '*' for all")
     for goal in room.reach(records):
         console.print(f"{goal.what}: {goal.verdict}", highlight=False)
     bad = [record for record in records if record["status"] not in ("ok", "out of memory")]

@@ -98,14 +98,16 @@ def test_run_and_report(tmp_path):
             assert abs(record["error"]) < 1e-6
             assert 0.5 < record["kept_share"] <= 1
     masked = next(r for r in records if r["name"] == "masked, step")
-    assert masked["execution"] == [f"{i}: masked, on the device 'cpu'" for i in (0, 2)]
+    why = "on the device 'cpu'" if DEVICE == "cpu" else "too few tokens × inputs × outputs"
+    assert all(f": masked, {why}" in layer for layer in masked["execution"])
+    assert len(masked["execution"]) == 2
 
     paths = gpu.write(data_of(records), tmp_path)
     record = json.loads(paths[0].read_text())
     assert {goal["verdict"] for goal in record["reach"]} == {"not measured"}  # 8192² was not run
     text = paths[1].read_text()
     assert f"seed {SEED}" in text
-    assert "2× masked, on the device 'cpu'" in text
+    assert f"2× masked, {why}" in text
     assert "GB/s" in text
     assert "TFLOP/s" in text
     assert text.count("\n| ") == len(records) + len(record["reach"]) + 4

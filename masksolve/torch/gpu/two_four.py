@@ -29,6 +29,9 @@ from .blocks import grid_of
 
 __all__ = ["find_masks"]
 
+#: So many blocks are numbered in 32 bits, those of the last program too.
+_FEW = 2**31 - 2**16
+
 
 @triton.jit
 def _twice(s0, s1, s2, s3, r0, r1, r2, r3):
@@ -245,10 +248,18 @@ def _search(
     scores, mask, masked, bad, blocks, grid_rows, grid_columns, rows, columns,
     stride_matrix, stride_row, stride_column, out_stride_matrix, out_stride_row, out_stride_column,
     BLOCKS: tl.constexpr, ABSOLUTE: tl.constexpr, EXACT: tl.constexpr, MASKED: tl.constexpr,
+    MANY: tl.constexpr,
 ):  # fmt: skip
-    block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
-    matrix = block // (grid_rows * grid_columns)
-    row, column = (block // grid_columns) % grid_rows * 4, block % grid_columns * 4
+    # Numbers of blocks in 32 bits, if they fit: a division in 64 takes as long as a third of the search.
+    first = tl.program_id(0).to(tl.int64) if MANY else tl.program_id(0)
+    block = first * BLOCKS + tl.arange(0, BLOCKS)
+    line = block // grid_columns  # of blocks, in all matrices
+    matrix = line // grid_rows
+    row = (line - matrix * grid_rows).to(tl.int64) * 4
+    column = (block - line * grid_columns).to(tl.int64) * 4
+    matrix = matrix.to(tl.int64)
+    # In 64 bits: three rows may be further than 32 reach.
+    stride_row, out_stride_row = tl.cast(stride_row, tl.int64), tl.cast(out_stride_row, tl.int64)
     valid = block < blocks
     one, two = valid & (row < rows), valid & (row + 1 < rows)
     three, four = valid & (row + 2 < rows), valid & (row + 3 < rows)
@@ -329,7 +340,7 @@ def find_masks(
         _search[(triton.cdiv(grid[0], each),)](
             source, target.view(torch.int8), target.view(torch.int8) if values is None else values, bad,
             *grid, *source.stride(), *target.stride(),
-            BLOCKS=each, ABSOLUTE=absolute, EXACT=exact, MASKED=masked,
+            BLOCKS=each, ABSOLUTE=absolute, EXACT=exact, MASKED=masked, MANY=grid[0] > _FEW,
             num_warps=max(1, min(4, each // 32)), enable_fp_fusion=False,
         )  # fmt: skip
     return mask, values, bad

@@ -10,7 +10,8 @@ import masksolve as ms
 
 from .cases import best, blocks_of, kept, kinds, many, views
 
-find_masks = pytest.importorskip("masksolve.torch.gpu.two_four").find_masks
+two_four = pytest.importorskip("masksolve.torch.gpu.two_four")
+find_masks = two_four.find_masks
 
 OPTIONS = [(exact, absolute) for exact in (True, False) for absolute in (True, False)]
 
@@ -83,7 +84,7 @@ def test_other_dtypes_are_read_as_float32(exact, dtype, device):
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_strides_and_programs_change_nothing(exact, device):
+def test_strides_and_programs_change_nothing(exact, device, monkeypatch):
     W = kinds(22, 13)[[0, 5, 6]]  # no ties: a transpose breaks them otherwise
     mask, _, _ = find_masks(W.to(device), exact=exact, blocks_each=many(256))
     for name, view in views(W.to(device)).items():
@@ -96,6 +97,8 @@ def test_strides_and_programs_change_nothing(exact, device):
     first, _, _ = find_masks(ties, exact=exact, blocks_each=many(512))
     for each in (64, 128, 512):
         assert torch.equal(find_masks(ties, exact=exact, blocks_each=each)[0], first)
+    monkeypatch.setattr(two_four, "_FEW", 0)  # as if there were more than 32 bits can number
+    assert torch.equal(find_masks(ties, exact=exact, blocks_each=64)[0], first)
     rows = W[:1, :1].expand(1, 10, 13)
     assert_best(rows, find_masks(rows.to(device), exact=exact)[0], exact, True)
 
@@ -118,3 +121,13 @@ def test_nothing_has_a_mask_of_nothing(shape, device):
     mask, masked, bad = find_masks(torch.ones(shape, device=device), masked=True)
     assert mask.shape == masked.shape == shape
     assert bad.item() == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the interpreter copies the 3 GiB")
+def test_rows_further_apart_than_32_bits_reach(device):
+    W = torch.randn(1, 4, 8, dtype=torch.float16, device=device)
+    far = torch.empty(3 * 2**30 + 8, dtype=torch.float16, device=device)
+    apart = far.as_strided((1, 4, 8), (0, 2**30, 1)).copy_(W)
+    mask, masked, _ = find_masks(apart, masked=True)
+    assert torch.equal(mask, find_masks(W)[0])
+    assert torch.equal(masked, W * mask)
