@@ -145,6 +145,8 @@ def test_kernels_compile_for_a_gpu_and_keep_to_its_registers():
     for kernel, used in zip(KERNELS, json.loads(found.stdout), strict=True):
         if kernel[0] != "gated" and "stride_column" not in kernel[3]:
             continue  # of scattered entries: seldom, and slow anyway
-        for said in used:
-            # Bytes of a thread that are not in its registers: a few are harmless, arrays are not.
-            assert int(said.split("STACK:")[1].split()[0]) <= 64, (kernel, said)
+        # Bytes of a thread that are not in its registers: a few are harmless, arrays are not. Where
+        # memory begins anywhere, addresses take registers, and how many depends on triton's version.
+        odd, usual = (int(said.split("STACK:")[1].split()[0]) for said in used)
+        assert usual <= 64, (kernel, used)
+        assert odd <= 128, (kernel, used)
