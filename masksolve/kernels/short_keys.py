@@ -72,11 +72,12 @@ def _keys_of(Q, absolute, place, lost, keys):
     """
     bits = 23 if absolute else 22  # for the size of a score
     middle = np.int32(LAST >> 8 if absolute else 1 << 22)
-    one = Q[0, 0] - Q[0, 0] + 1
-    unit, least, most = 2.0 ** (bits - SCORE_BITS), middle - (LAST >> 8), middle - (FIRST >> 8)
+    # in float32, which holds them: so the sizes of float32 scores are found in it
+    unit = np.float32(2.0 ** (bits - SCORE_BITS))
+    least, most = np.float32(middle - (LAST >> 8)), np.float32(middle - (FIRST >> 8))
     lost[:] = 0
     rows = keys.reshape(len(keys) // LANES, LANES)
-    _make_keys(Q, one * unit, one * least, one * most, middle, place, lost, rows)
+    _make_keys(Q, unit, least, most, middle, place, lost, rows)
     return np.int64(middle + 1) << 8
 
 
