@@ -88,7 +88,7 @@ def _complete(m, n, worth, room, gain, surplus):
 
     worth[j, i]: the score of row i, column j, less `KEPT` if it is kept; room: what the rows and
     columns lack; gain: scratch. For the first row i with room and any column j with room: keep (i, q),
-    drop (p, q), keep (p, j), the best such j, p, q; ties go to the first j, then p, then q. Invariant:
+    drop (p, q), keep (p, j), the best such p, j, q; ties go to the first p, then j, then q. Invariant:
     every row and column with room meet in a kept entry, which is why a path exists. Of differences and
     sums of worths the largest obey the conditions. Should the `surplus_over` of the mask end below 0,
     the best diagonals replace it.
@@ -97,17 +97,17 @@ def _complete(m, n, worth, room, gain, surplus):
     for i in range(size):
         while room[0, i] > 0:
             _gains(worth, i, gain)
-            record, to = KEPT >> 1, size
+            record = KEPT >> 1
             for j in range(size):
                 if room[1, j] > 0:
-                    most = _best_gain(worth, j, gain, record)
-                    if most > record:
-                        record, to = most, j
+                    record = _best_gain(worth, j, gain, record)
             if record <= KEPT - (KEPT >> 2):
                 break  # only of a mask that is not maximal
-            p, q = np.uint64(0), np.uint64(0)
-            while gain[p] + worth[to, p] < record:
-                p += one
+            p, q, to = np.uint64(0), np.uint64(0), np.uint64(0)
+            while room[1, to] == 0 or gain[p] + worth[to, p] < record:
+                to += one
+                if to == size:
+                    p, to = p + one, np.uint64(0)
             while worth[q, i] - worth[q, p] < gain[p]:
                 q += one
             worth[q, i] -= KEPT

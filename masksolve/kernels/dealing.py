@@ -9,7 +9,7 @@ from .compiling import bare, compiled
 from .hints import apart, use_widest
 from .pointers import caller
 
-__all__ = ["call_spread", "deals", "gather_columns", "spread_signature", "spreader"]
+__all__ = ["call_spread", "deals", "spread_signature", "spreader"]
 
 
 @bare
@@ -70,17 +70,3 @@ def {name}(strips):{body}
 """
     scope = {"deal": _deal, "deal4": _deal4, "__name__": __name__}
     return compiled(source, name, __file__, scope, spread_signature(scores))
-
-
-@bare
-def gather_columns(Q, spare, columns):
-    """Undo a `spreader`, by columns: columns[j, l * m + i] = Q[i * m + j, l], dealt out to 4 and again to 4."""
-    apart()
-    use_widest()
-    m, lanes = len(columns), Q.shape[1]
-    for i in range(m):
-        for j in range(m):
-            for l in range(lanes):
-                columns[j, i * lanes + l] = Q[i * m + j, l]
-    _deal4(columns, spare)
-    _deal4(spare, columns)

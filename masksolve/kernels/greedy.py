@@ -13,13 +13,13 @@ from numba import typeof, types
 
 from .compiling import COMPILING, bare, inner, jit
 from .completion import COMPLETE, KEPT, complete_kernel, read_rows, surplus_over
-from .dealing import gather_columns
 from .flags import call_store, storer
-from .hints import apart, use_widest
 from .lines import LANES as ABREAST
 from .loading import KINDS, LOADING, as_loaded, load, load_scratch, scores_of
 from .pointers import NONE, POINTER, address, caller
 from .scratch import aligned, borrowed
+from .short_completion import call_complete as call_complete_short
+from .short_completion import complete_scratch, completer
 from .short_keys import descend_short, does, read_room, short_kernels, short_scratch
 from .sorting import sort_kernel, sort_signature, sort_size
 
@@ -72,8 +72,9 @@ def _band_scratch(m, short, scores):
     loaded = load_scratch(m, scores), Q, largest
     worth, lines, gain = aligned((m, m), np.int64), aligned((2, m), np.int64), aligned(m, np.int64)
     sums = aligned(m, np.int64), aligned(m, np.int64)
-    completion = worth, lines, gain, aligned(m, np.uint64), sums
-    return loaded, _scratch(m), (short_scratch(m if short else 1), doubt), completion
+    exact = worth, lines, gain, aligned(m, np.uint64), sums
+    quick = aligned(ABREAST, np.bool_), complete_scratch(m if short else 1, scores)
+    return loaded, _scratch(m), (short_scratch(m if short else 1), doubt), (quick, exact)
 
 
 def _descend(keys, m, n, bits, limit, room, kept):
@@ -145,17 +146,14 @@ def _blocks(blocks, scratch, n, drop_negative, exact, out, how):
 
 
 @bare
-def _weigh(columns, l, rows, worth, totals, helds):
-    """Scores of block l, less `KEPT` where its mask keeps them; the sum of all and of those kept."""
-    apart()
-    use_widest()
+def _weigh(Q, l, rows, worth, totals, helds):
+    """Scores of lane l, less `KEPT` where its mask keeps them; the sum of all and of those kept."""
     totals[:] = 0
     helds[:] = 0
     m = np.uint64(len(worth))
-    first = np.uint64(l) * m
     for j in range(m):
         for i in range(m):
-            q, kept = np.int64(columns[j, first + i]), -np.int64(rows[i] >> j & np.uint64(1))
+            q, kept = np.int64(Q[i * m + j, l]), -np.int64(rows[i] >> j & np.uint64(1))
             totals[i] += q
             helds[i] += q & kept
             worth[j, i] = q - (KEPT & kept)
@@ -166,18 +164,19 @@ def _weigh(columns, l, rows, worth, totals, helds):
 
 
 @bare
-def _complete_lanes(complete, Q, raw, descent, doubt, lanes, n, work):
+def _complete_lanes(how, Q, descent, doubt, lanes, n, work):
     """Bring the masks of blocks side by side, but of those in doubt, to exactly n a line."""
-    (columns, spare), _, _ = raw
-    _, _, _, _, state, bits = descent
-    worth, lines, gain, rows, sums = work
+    quick, complete = how
+    _, _, lost, _, state, bits = descent
+    (unsure, short), (worth, lines, gain, rows, sums) = work
     m = len(worth)
-    gather_columns(Q, spare, columns)
+    call_complete_short(quick, (Q, n, lost, state, doubt, bits, unsure, short))
     for l in range(lanes):
-        if read_room(state, m, l, lines) and not doubt[l]:
+        if unsure[l]:
+            read_room(state, m, l, lines)
             for i in range(m):
                 rows[i] = bits[i, l]
-            total, held = _weigh(columns, l, rows, worth, *sums)
+            total, held = _weigh(Q, l, rows, worth, *sums)
             surplus = surplus_over(held, total, m, n)
             call_complete(complete, (m, n, worth, lines, gain, surplus))
             read_rows(worth, rows)
@@ -185,7 +184,9 @@ def _complete_lanes(complete, Q, raw, descent, doubt, lanes, n, work):
                 bits[i, l] = rows[i]
 
 
-def _band(W, loading, store, scratch, m, n, absolute, drop_negative, exact, mask, how, how_short):
+def _band(
+    W, loading, store, scratch, m, n, absolute, drop_negative, exact, mask, how, how_short, quick
+):
     """Greedy masks of a band; see `solve_band`."""
     height, width = W.shape
     short, out = how_short[0] != NONE, mask.reshape(-1)
@@ -199,7 +200,7 @@ def _band(W, loading, store, scratch, m, n, absolute, drop_negative, exact, mask
             if short:
                 descend_short(how_short, descent, Q, m, n, absolute, drop_negative, doubt)
                 if exact:
-                    _complete_lanes(how[2], Q, raw, descent, doubt, lanes, n, completion)
+                    _complete_lanes((quick, how[2]), Q, descent, doubt, lanes, n, completion)
                 call_store(store, (bits, lanes, mask, top, left))
             for l in range(lanes):
                 if doubt[l]:
@@ -232,7 +233,7 @@ def _engine(solve, kind):
         typeof(_band_scratch(8, True, scores_of(kind))),
         (_i64, _i64, _flag, _flag, _flag),
     )
-    return jit(solve, _flag(W, LOADING, POINTER, scratch, *options, mask, how, short))
+    return jit(solve, _flag(W, LOADING, POINTER, scratch, *options, mask, how, short, POINTER))
 
 
 @functools.cache
@@ -246,8 +247,11 @@ def _kernels(m):
         return tuple(address(kernel, signature) for kernel, signature in pairs)
 
 
-def _short_kernels(n, m):
-    return short_kernels(m) if does(n, m) else (NONE, NONE, NONE)
+def _short_kernels(n, m, scores, exact):
+    """The kernels of the descent by short keys, if it does n:m, and what completes its masks, if `exact`."""
+    if not does(n, m):
+        return (NONE, NONE, NONE), NONE
+    return short_kernels(m), completer(m, scores) if exact else NONE
 
 
 def _check_flags(drop_negative, exact):
@@ -279,7 +283,8 @@ def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     with COMPILING:
         engine = _engine(_band, W.dtype.name)
     entries, loading, scores = as_loaded(W, m, absolute=absolute)
-    call = m, n, absolute, drop_negative, exact, mask, _kernels(m), _short_kernels(n, m)
+    short = _short_kernels(n, m, KINDS[W.dtype.name][1], exact)
+    call = m, n, absolute, drop_negative, exact, mask, _kernels(m), *short
     with borrowed(_band_scratch, m, does(n, m), scores) as scratch:
         return engine(entries, loading, storer(m), scratch, *call)
 

@@ -21,6 +21,7 @@ __all__ = [
     "LINE",
     "line_kernels",
     "network",
+    "ones",
     "prove_kernel",
     "prove_scratch",
     "prove_signature",
@@ -248,7 +249,7 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done):
 
 
 @inner
-def _ones(word):
+def ones(word):
     """How many bits of a 64-bit word are set."""
     fives, threes = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
     word -= word >> np.uint64(1) & fives
@@ -264,7 +265,7 @@ _SCOPE = {
     "larger": larger,
     "smaller": smaller,
     "use_widest": use_widest,
-    "ones": _ones,
+    "ones": ones,
     "BIG": BIG,
     "half": np.float32(0.5),
     "one": np.float32(1),
