@@ -157,19 +157,31 @@ except KeyboardInterrupt:
 def test_threads_that_need_the_same_kernel_at_once_make_it_once(tmp_path):
     script = """
 import threading
+from collections import Counter
+from numba.core.dispatcher import Dispatcher
+from numba.core.sigutils import normalize_signature
 import numpy as np, masksolve as ms
+made, compile = Counter(), Dispatcher.compile
+def watched(self, signature):
+    arguments = tuple(normalize_signature(signature)[0])
+    if self.py_func.__module__.startswith("masksolve") and arguments not in self.overloads:
+        made[self.py_func.__qualname__, arguments] += 1
+    return compile(self, signature)
+Dispatcher.compile = watched
 scores = np.random.default_rng(0).normal(size=(40, 80))
-masks = [None] * 6
+masks, begin = [None] * 6, threading.Barrier(6)
 def call(index):
+    begin.wait()
     method = ("flow", "greedy", "conv")[index % 3]
     masks[index] = ms.find_mask(scores, 2, 4, method=method)
 threads = [threading.Thread(target=call, args=(index,)) for index in range(6)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-print(*[(masks[i] == masks[i + 3]).all() for i in range(3)])
+print(*[(masks[i] == masks[i + 3]).all() for i in range(3)], len(made) > 10)
+print([name for name, times in made.items() if times > 1])
 """
     result = run(script, NUMBA_CACHE_DIR=str(tmp_path))
-    assert (result.stdout, result.stderr) == ("True True True\n", "")
+    assert (result.stdout, result.stderr) == ("True True True True\n[]\n", "")
 
 
 NO_PLACE = """

@@ -11,11 +11,12 @@ import math
 import numpy as np
 from numba import typeof, types
 
-from .compiling import COMPILING, bare, inner, jit
+from .compiling import bare, inner, jit, once
 from .entries import every_entry
 from .flags import call_store, storer
 from .hints import apart, use_widest
 from .lines import (
+    BIG,
     LANES,
     LINE,
     STRAIGHT,
@@ -34,6 +35,7 @@ __all__ = ["solve_band", "solve_blocks"]
 TILT = 2.0**-17  # of a block's largest score: too small to cost many proofs, enough to part ties
 FINEST = np.int64(1) << np.int64(50)
 LARGEST = np.int64(1) << np.int64(40)  # no score exceeds it
+ONE = np.uint64(1)
 
 
 @functools.cache
@@ -120,6 +122,38 @@ def _level(U, V):
             u, v = min(u, U[k, l]), min(v, V[k, l])
         for k in range(len(U)):
             V[k, l] = max(V[k, l] + np.float32(0.5) * (u - v), np.float32(0))
+
+
+@bare
+def _settle(Q, bits, UI, VI, n, at_most, l, count):
+    """Whether lane l is proven after all, in integers: a quick proof may miss what float32 cannot tell.
+
+    So that the answer is the same wherever proofs are exact at once. It fills in UI; `count`: scratch.
+    """
+    m = len(VI)
+    words = len(bits) // m
+    count[:] = 0
+    for i in range(m):
+        for j in range(m):
+            count[j] += np.int64(bits[i * words + j // 64, l] >> np.uint64(j % 64) & ONE)
+    fine = True
+    for j in range(m):
+        fine &= count[j] == n or (at_most and count[j] < n and VI[j, l] == 0)
+    if not fine:
+        return False
+    for i in range(m):
+        low, high, number = np.int64(0) if at_most else -BIG, BIG, 0
+        for j in range(m):
+            r = np.int64(Q[i * m + j, l]) - VI[j, l]
+            if bits[i * words + j // 64, l] >> np.uint64(j % 64) & ONE:
+                high, number = min(high, r), number + 1
+            else:
+                low = max(low, r)
+        high = min(high, np.int64(0)) if number < n else high
+        if low > high or number > n or (number < n and not at_most):
+            return False
+        UI[i, l] = low + ((high - low) >> 1)
+    return True
 
 
 @bare
@@ -275,7 +309,7 @@ def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
     _round_prices(V, grain, VI, VF)
     call_prove(prove, (S, U, V, Q, grain, VI, VF, n, at_most, proving, bits, UI, proven))
     for l in range(lanes):
-        if not proven[l]:
+        if not (proven[l] or _settle(Q, bits, UI, VI, n, at_most, l, lines[0][: len(U)])):
             _take_out(Q, bits, VI, largest, l, w, lines[1], lane_bits[0])
             call_finish(finish, (w, lines, lane_bits, sets, n, join))
             _put_back(lane_bits[0], lines[0], lines[1], l, bits, UI, VI)
@@ -382,7 +416,7 @@ def _plan(m, at_most, warm):
     return omega, (exact, least)
 
 
-@functools.cache
+@once
 def _prepare(solve, n, m, kind, at_most, warm):
     """The engine for scores of that kind, the kernel that solves some blocks of it, and how for a pattern.
 
@@ -394,20 +428,19 @@ def _prepare(solve, n, m, kind, at_most, warm):
     paths = NONE, NONE
     lines = NONE, NONE, np.zeros((0, 2), np.int64)
     scores = types.int64 if solve is _solve_blocks else KINDS[kind][1]
-    with COMPILING:
-        if n in (0, m):
-            trivial = address(_trivial_kernel(scores), _trivial_signature(scores))
-        else:
-            rows, columns, pairs = line_kernels(n, m)
-            lines = address(rows, LINE), address(columns, LINE), pairs
-            signature = prove_signature(scores)
-            quick = scores is types.float32 and m <= STRAIGHT
-            prove = address(prove_kernel(m, scores, quick=quick), signature)
-            tilt = address(_tilter(scores, at_most), _tilt_signature(scores))
-            paths = path_kernels(at_most)
-            start = address(_start_kernel(), START) if warm else NONE
-        engine = _engine(solve, kind)
-        kernel = address(_solve_kernel(scores), _solve_signature(scores))
+    if n in (0, m):
+        trivial = address(_trivial_kernel(scores), _trivial_signature(scores))
+    else:
+        rows, columns, pairs = line_kernels(n, m)
+        lines = address(rows, LINE), address(columns, LINE), pairs
+        signature = prove_signature(scores)
+        quick = scores is types.float32 and m <= STRAIGHT
+        prove = address(prove_kernel(m, scores, quick=quick), signature)
+        tilt = address(_tilter(scores, at_most), _tilt_signature(scores))
+        paths = path_kernels(at_most)
+        start = address(_start_kernel(), START) if warm else NONE
+    engine = _engine(solve, kind)
+    kernel = address(_solve_kernel(scores), _solve_signature(scores))
     plan = _plan(m, at_most, warm)
     return engine, kernel, (trivial, start, tilt, lines, prove, *plan, paths)
 

@@ -8,9 +8,9 @@ import zlib
 import numpy as np
 from numba import njit
 
-__all__ = ["COMPILING", "bare", "compiled", "inner", "jit"]
+__all__ = ["COMPILING", "bare", "compiled", "inner", "jit", "once"]
 
-#: Held while a kernel is looked up: two threads that need the same one make it once.
+#: Held while kernels are made; see `once`.
 COMPILING = threading.RLock()
 
 if hasattr(os, "register_at_fork"):
@@ -20,6 +20,24 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=COMPILING.release,
         after_in_child=COMPILING.release,
     )
+
+
+def once(make):
+    """Keep what `make` makes of its arguments. Two threads that need the same kernel make it once.
+
+    What is made is found without a lock: nobody waits for the kernels of others.
+    """
+    made = {}
+
+    @functools.wraps(make)
+    def find(*given):
+        if given not in made:
+            with COMPILING:
+                if given not in made:
+                    made[given] = make(*given)
+        return made[given]
+
+    return find
 
 
 def jit(function=None, signature=None, **options):

@@ -1,11 +1,9 @@
 """From a maximal mask to one that keeps exactly n a line, by alternating paths of three entries."""
 
-import functools
-
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, bare
+from .compiling import bare, once
 from .entries import every_column
 
 __all__ = ["COMPLETE", "KEPT", "complete_kernel", "read_rows", "surplus_over"]
@@ -120,8 +118,7 @@ def _complete(m, n, worth, room, gain, surplus):
         _take_diagonals(worth, m, n, gain)
 
 
-@functools.cache
+@once
 def complete_kernel():
     """Compile `_complete`."""
-    with COMPILING:
-        return bare(_complete, COMPLETE)
+    return bare(_complete, COMPLETE)

@@ -6,12 +6,10 @@ s[j] = v and the same above are consecutive, and those of v begin like those of 
 unsigned integers in words of 63 bits, lowest first; the 64th holds the carry.
 """
 
-import functools
-
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, jit
+from .compiling import jit, once
 
 __all__ = ["add_lower"]
 
@@ -41,7 +39,7 @@ def _add_lower(ways, upper, first, shift):
         start += first[top + 1]
 
 
-@functools.cache
+@once
 def _engine():
     ways, upper = types.Array(types.uint64, 3, "C"), types.Array(types.int16, 1, "A", readonly=True)
     first = types.Array(types.int64, 1, "C")
@@ -57,6 +55,5 @@ def add_lower(ways, upper, first, shift):
     come from t counts lower: those that a row may take. It is not worked out where levels
     further down cannot need it, below counts - 1 - v.
     """
-    with COMPILING:
-        engine = _engine()
+    engine = _engine()
     engine(ways, upper, first, shift)

@@ -1,11 +1,9 @@
 """Masks from bits of words to the flags of a boolean matrix."""
 
-import functools
-
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, bare, compiled
+from .compiling import bare, compiled, once
 from .hints import apart, use_widest
 from .pointers import address, caller
 
@@ -62,7 +60,7 @@ def {name}(bits, lanes, mask, top, left):
 """
 
 
-@functools.cache
+@once
 def storer(m):
     """Address of the kernel ``store(bits, lanes, mask, top, left)`` for blocks side by side from there on.
 
@@ -77,5 +75,4 @@ def storer(m):
         "word": np.uint64,
         "__name__": __name__,
     }
-    with COMPILING:
-        return address(compiled(source, name, __file__, scope, STORE), STORE)
+    return address(compiled(source, name, __file__, scope, STORE), STORE)

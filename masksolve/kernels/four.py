@@ -23,7 +23,7 @@ import itertools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, compiled, inner, jit
+from .compiling import compiled, inner, jit, once
 from .hints import apart, use_widest
 from .pointers import POINTER, address, caller
 from .widen import bits_of_bfloat16, bits_of_float16
@@ -499,17 +499,16 @@ def _writer(n, at_most):
     return inner(_write_maximal if _doubles(n, at_most) else _full_writer(n), WRITE)
 
 
-@functools.cache
+@once
 def _kernels(n, kind, absolute, at_most):
     """The engine for a kind of scores, and the addresses of the kernels that it needs."""
-    with COMPILING:
-        quick = exact = _numbers_kernel(n, kind, absolute, at_most, quick=False)
-        # signed scores, clipped at zero, would tie and be in doubt
-        if kind in _SHORT and (absolute or not at_most):
-            quick = _numbers_kernel(n, kind, absolute, at_most, quick=True)
-        engine, write = _engine(kind), _writer(n, at_most)
-        numbers = _numbers_signature(_entries(kind))
-        return engine, (address(quick, numbers), address(exact, numbers), address(write, WRITE))
+    quick = exact = _numbers_kernel(n, kind, absolute, at_most, quick=False)
+    # signed scores, clipped at zero, would tie and be in doubt
+    if kind in _SHORT and (absolute or not at_most):
+        quick = _numbers_kernel(n, kind, absolute, at_most, quick=True)
+    engine, write = _engine(kind), _writer(n, at_most)
+    numbers = _numbers_signature(_entries(kind))
+    return engine, (address(quick, numbers), address(exact, numbers), address(write, WRITE))
 
 
 def solve_band(W, n, mask, *, absolute=True, at_most=False):

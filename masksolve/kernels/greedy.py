@@ -6,12 +6,10 @@ Blocks of raw scores with m <= 16 go through short keys first; what these leave 
 is decided by keys of 64 bits.
 """
 
-import functools
-
 import numpy as np
 from numba import typeof, types
 
-from .compiling import COMPILING, bare, inner, jit
+from .compiling import bare, inner, jit, once
 from .completion import COMPLETE, KEPT, complete_kernel, read_rows, surplus_over
 from .flags import call_store, storer
 from .lines import LANES as ABREAST
@@ -217,7 +215,7 @@ def _band(
     return True
 
 
-@functools.cache
+@once
 def _engine(solve, kind):
     """`_band` for matrices of a dtype, or `_blocks`.
 
@@ -236,15 +234,14 @@ def _engine(solve, kind):
     return jit(solve, _flag(W, LOADING, POINTER, scratch, *options, mask, how, short, POINTER))
 
 
-@functools.cache
+@once
 def _kernels(m):
-    with COMPILING:
-        pairs = (
-            (sort_kernel(_i64, LANES, sort_size(m * m)), SORT),
-            (bare(_descend, DESCEND), DESCEND),
-            (complete_kernel(), COMPLETE),
-        )
-        return tuple(address(kernel, signature) for kernel, signature in pairs)
+    pairs = (
+        (sort_kernel(_i64, LANES, sort_size(m * m)), SORT),
+        (bare(_descend, DESCEND), DESCEND),
+        (complete_kernel(), COMPLETE),
+    )
+    return tuple(address(kernel, signature) for kernel, signature in pairs)
 
 
 def _short_kernels(n, m, scores, exact):
@@ -266,8 +263,7 @@ def solve_blocks(blocks, n, drop_negative, exact, mask):
     line. Not both.
     """
     _check_flags(drop_negative, exact)
-    with COMPILING:
-        engine = _engine(_blocks, "int64")
+    engine = _engine(_blocks, "int64")
     m = blocks.shape[1]
     with borrowed(_scratch, m) as scratch:
         engine(blocks, scratch, n, drop_negative, exact, mask.reshape(-1), _kernels(m))
@@ -280,8 +276,7 @@ def solve_band(W, n, m, mask, absolute, drop_negative, exact):
     C-contiguous. Returns False, the mask undefined, if a score is not finite.
     """
     _check_flags(drop_negative, exact)
-    with COMPILING:
-        engine = _engine(_band, W.dtype.name)
+    engine = _engine(_band, W.dtype.name)
     entries, loading, scores = as_loaded(W, m, absolute=absolute)
     short = _short_kernels(n, m, KINDS[W.dtype.name][1], exact)
     call = m, n, absolute, drop_negative, exact, mask, _kernels(m), *short
@@ -324,11 +319,10 @@ def _cover(blocks, n, drop_negative, mask):
             mask[b, i, j] = not (pruned or (drop_negative and key < 0))
 
 
-@functools.cache
+@once
 def _cover_kernel():
     blocks = types.Array(_i64, 3, "C", readonly=True)
-    with COMPILING:
-        return jit(_cover, types.void(blocks, _i64, _flag, _flag[:, :, ::1]))
+    return jit(_cover, types.void(blocks, _i64, _flag, _flag[:, :, ::1]))
 
 
 def cover(blocks, n, drop_negative, mask):

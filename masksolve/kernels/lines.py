@@ -306,6 +306,11 @@ def prove_scratch(m):
 
 
 @functools.cache
+def _long_prove_kernel(scores):
+    return inner(_prove, prove_signature(scores))
+
+
+@functools.cache
 def prove_kernel(m, scores, quick):
     """The kernel ``prove(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done)``.
 
@@ -322,7 +327,7 @@ def prove_kernel(m, scores, quick):
     too, is to divide all prices VI. `scratch`: what `prove_scratch` makes.
     """
     if m > STRAIGHT:
-        return inner(_prove, prove_signature(scores))
+        return _long_prove_kernel(scores)
     name = f"_{'quick' if quick else 'prove'}_{m}"
     source = (_quick_source if quick else _prove_source)(name, m)
     return compiled(source, name, __file__, _SCOPE, prove_signature(scores))

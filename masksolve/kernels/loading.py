@@ -9,7 +9,7 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, bare, compiled, inner
+from .compiling import bare, compiled, inner, once
 from .dealing import call_spread, deals, spread_signature, spreader
 from .entries import every_entry
 from .fixed_point import fixed_point_factors
@@ -165,13 +165,12 @@ def load(how, W, top, left, work, Q, largest):
     return True
 
 
-@functools.cache
+@once
 def _loading(kind, m, absolute, clip):
     entries, scores, _ = KINDS[kind]
-    with COMPILING:
-        take = address(_taker(kind), _take_signature(entries, scores))
-        spread = address(spreader(m, scores), spread_signature(scores))
-        fix = address(_fixer(scores, absolute, clip), _fix_signature(scores))
+    take = address(_taker(kind), _take_signature(entries, scores))
+    spread = address(spreader(m, scores), spread_signature(scores))
+    fix = address(_fixer(scores, absolute, clip), _fix_signature(scores))
     return take, spread, fix, len(deals(m)) % 2
 
 

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 from numba import from_dtype, typeof, types
 
-from .compiling import COMPILING, bare, compiled, jit
+from .compiling import bare, compiled, jit, once
 from .fixed_point import call_scale, scale_signature, scaler, share_of
 from .hints import apart, use_widest
 from .pointers import POINTER, address, caller
@@ -213,20 +213,19 @@ def _engine(scores, size):
     return jit(_measure, _flag(*given))
 
 
-@functools.cache
+@once
 def _prepare(scores, m, absolute):
     """The engine, the kernels that it calls, and the size of a word of flags."""
     kind, size = from_dtype(scores), next(size for size in (8, 4, 2, 1) if m % size == 0)
-    with COMPILING:
-        signature = _add_signature(kind)
-        how = (
-            address(scaler(scores, m), scale_signature(scores)),
-            address(_spread(m), _SPREAD),
-            *(address(_adder(kind, share_of(m), rows, absolute), signature) for rows in (ROWS, 1)),
-            address(_checker(m, size), _check_signature(size)),
-            address(_summer(m), _SUM_UP),
-        )
-        return _engine(scores, size), how, np.dtype(f"u{size}")
+    signature = _add_signature(kind)
+    how = (
+        address(scaler(scores, m), scale_signature(scores)),
+        address(_spread(m), _SPREAD),
+        *(address(_adder(kind, share_of(m), rows, absolute), signature) for rows in (ROWS, 1)),
+        address(_checker(m, size), _check_signature(size)),
+        address(_summer(m), _SUM_UP),
+    )
+    return _engine(scores, size), how, np.dtype(f"u{size}")
 
 
 def measure_band(W, n, m, u, v, mask, shift, value, bound, total, proven, *, absolute, at_most):

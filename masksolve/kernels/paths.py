@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, bare
+from .compiling import bare, once
 from .entries import every_column
 from .hints import apart, use_widest
 from .pointers import NONE, POINTER, address, caller
@@ -368,8 +368,8 @@ def _join_kernel():
     return bare(_join_slack, _JOIN)
 
 
+@once
 def path_kernels(at_most):
     """Addresses of the kernel of paths, see `_finish_block`, and of what adds the slack to a block."""
-    with COMPILING:
-        join = address(_join_kernel(), _JOIN) if at_most else NONE
-        return address(_finish_kernel(), _FINISH), join
+    join = address(_join_kernel(), _JOIN) if at_most else NONE
+    return address(_finish_kernel(), _FINISH), join

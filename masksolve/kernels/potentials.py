@@ -11,7 +11,7 @@ import numpy as np
 from numba import typeof, types
 
 from .choosing import smaller
-from .compiling import COMPILING, compiled, jit
+from .compiling import compiled, jit, once
 from .dealing import call_spread, deals, spread_signature, spreader
 from .entries import every_entry
 from .hints import apart, use_widest
@@ -187,15 +187,14 @@ def _engine(kind):
     return jit(_potentials, types.boolean(*given, prices, prices))
 
 
-@functools.cache
+@once
 def _prepare(kind, m, at_most):
     """The engine, and how it is to work: the kernels of flags, the strip they begin in, those of graphs."""
     scores = KINDS[kind][1]
-    with COMPILING:
-        spread = address(spreader(m, types.uint8), spread_signature(types.uint8))
-        arcs = address(_arcs(scores), _arcs_signature(scores))
-        graph = address(_opener(m), _OPEN), address(_sweeper(m, at_most), _SWEEP)
-        return _engine(kind), (spread, len(deals(m)) % 2, arcs, *graph)
+    spread = address(spreader(m, types.uint8), spread_signature(types.uint8))
+    arcs = address(_arcs(scores), _arcs_signature(scores))
+    graph = address(_opener(m), _OPEN), address(_sweeper(m, at_most), _SWEEP)
+    return _engine(kind), (spread, len(deals(m)) % 2, arcs, *graph)
 
 
 def potentials_band(W, n, m, mask, u, v, *, absolute, at_most):

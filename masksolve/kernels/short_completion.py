@@ -6,13 +6,11 @@ more than rounding can be, the block stays *unsure*, as it was, and is left to `
 few that may hold less than their share of all scores.
 """
 
-import functools
-
 import numpy as np
 from numba import types
 
 from .choosing import choose, larger, smaller
-from .compiling import COMPILING, compiled
+from .compiling import compiled, once
 from .fixed_point import SCORE_BITS
 from .hints import apart, use_widest
 from .lines import LANES, ones
@@ -230,7 +228,7 @@ def complete_{m}(Q, n, lost, state, skip, bits, unsure, scratch):
 """
 
 
-@functools.cache
+@once
 def completer(m, scores):
     """The kernel ``complete(Q, n, lost, state, skip, bits, unsure, scratch)`` for exact scores of that type.
 
@@ -249,5 +247,4 @@ def completer(m, scores):
         "SUMS_MARGIN": np.float32(-1 if exact else SUMS_MARGIN), "one_": np.float32(1),
     }  # fmt: skip
     signature, name = _signature(scores), f"complete_{m}"
-    with COMPILING:
-        return address(compiled(_source(m), name, __file__, scope, signature), signature)
+    return address(compiled(_source(m), name, __file__, scope, signature), signature)

@@ -6,12 +6,10 @@ order of the entries, unless two scores of a block share their leading bits and 
 block is in doubt, and not decided here.
 """
 
-import functools
-
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, bare, compiled
+from .compiling import bare, compiled, once
 from .entries import every_entry
 from .fixed_point import SCORE_BITS
 from .hints import apart, use_widest
@@ -184,13 +182,12 @@ def descend_short(how, work, Q, m, n, absolute, drop_negative, doubt):
         doubt[l] = (lost[l] != 0) & (nearest[l] < 256)  # the same leading bits
 
 
-@functools.cache
+@once
 def short_kernels(m):
     """Return the kernels that sort keys, compare neighbours and go down, as arguments."""
     scope = {"np": np, "apart": apart, "use_widest": use_widest, "__name__": __name__}
-    with COMPILING:
-        nearest = compiled(_nearest_source(), "nearest", __file__, scope, NEAREST)
-        descend = compiled(_descend_source(), "descend", __file__, scope, DESCEND)
-        sort = sort_kernel(types.float32, LANES, sort_size(m * m))
-        pairs = (sort, SORT), (nearest, NEAREST), (descend, DESCEND)
-        return tuple(address(kernel, signature) for kernel, signature in pairs)
+    nearest = compiled(_nearest_source(), "nearest", __file__, scope, NEAREST)
+    descend = compiled(_descend_source(), "descend", __file__, scope, DESCEND)
+    sort = sort_kernel(types.float32, LANES, sort_size(m * m))
+    pairs = (sort, SORT), (nearest, NEAREST), (descend, DESCEND)
+    return tuple(address(kernel, signature) for kernel, signature in pairs)

@@ -4,13 +4,11 @@ Key k of lane l is ``keys[k * lanes + l]``, so one comparator on all lanes is a 
 The count of keys is a power of two, at least `RUN`.
 """
 
-import functools
-
 import numpy as np
 from numba import types
 
 from .choosing import larger, smaller
-from .compiling import COMPILING, compiled
+from .compiling import compiled, once
 from .hints import use_widest
 
 __all__ = ["sort_kernel", "sort_signature", "sort_size"]
@@ -113,7 +111,7 @@ def _merge_source(half, lanes, down):
     return "\n                ".join(lines)
 
 
-@functools.cache
+@once
 def sort_kernel(key, lanes, size):
     """Compile the sort of `size` keys of a Numba type on `lanes` lanes, a power of two, `RUN` or more.
 
@@ -137,10 +135,9 @@ def {name}(keys):
     sort_up(keys, 0, {whole}, 2)
     sort_down(keys, {RUN * lanes}, {whole}, 2){merges}
 """
-    with COMPILING:
-        straight = {
-            f"{name}_{way}": _straight(name, pairs, key, lanes, way == "down")
-            for name, pairs in (("sort", _sorting(RUN)), ("merge", _merging(RUN)))
-            for way in ("up", "down")
-        }
-        return compiled(source, name, __file__, _SCOPE | straight, sort_signature(key))
+    straight = {
+        f"{name}_{way}": _straight(name, pairs, key, lanes, way == "down")
+        for name, pairs in (("sort", _sorting(RUN)), ("merge", _merging(RUN)))
+        for way in ("up", "down")
+    }
+    return compiled(source, name, __file__, _SCOPE | straight, sort_signature(key))

@@ -1,11 +1,9 @@
 """16-bit floats, as their bits, to float32 without error; infinity and NaN stay what they are."""
 
-import functools
-
 import numpy as np
 from numba import types
 
-from .compiling import COMPILING, inner, jit
+from .compiling import inner, jit, once
 
 __all__ = ["bits_of_bfloat16", "bits_of_float16", "widen_bfloat16", "widen_float16"]
 
@@ -46,11 +44,10 @@ def _widen_float16(bits, out):
             target[j] = bits_of_float16(source[j])
 
 
-@functools.cache
+@once
 def _kernel(widen, layout):
     bits = types.Array(types.uint16, 2, layout, readonly=True)
-    with COMPILING:
-        return jit(widen, types.void(bits, types.int32[:, ::1]))
+    return jit(widen, types.void(bits, types.int32[:, ::1]))
 
 
 def widen_bfloat16(bits, out):

@@ -286,6 +286,40 @@ def test_the_quick_proof_leaves_out_what_float32_cannot_tell():
             assert (prove(2, False, *question)[2] == optimal).all()
 
 
+def test_the_quick_proof_knows_where_float32_ends():
+    """Prices of 2 and 1 part t from t by 1, but t - 1 is rounded to t - 2: no proof of what is kept."""
+    t = 2**24 + 2
+    S = np.repeat(np.float32([1, 0, 0, 1])[:, None], LANES, axis=1)
+    U, V = np.full((2, LANES), np.float32(0.5)), np.zeros((2, LANES), np.float32)
+    Q = np.repeat(np.float32([t, t, 0, t])[:, None], LANES, axis=1)
+    VI = np.repeat(np.array([[2], [1]]), LANES, axis=1)
+    question = S, U, V, Q, np.ones(LANES, np.int64), VI, VI.astype(np.float32), 1, False
+    for quick in (False, True):
+        assert not prove(2, quick, *question)[2].any()
+
+
+def almost_ties(rng, shape, m):
+    """Small numbers that differ by the last bits of a float32, and a speck in every second block."""
+    W = rng.integers(0, 3, shape) + 2.0**-22 * rng.integers(0, 3, shape)
+    W[::m, :: 2 * m] = 2.0**-26
+    return W.astype(np.float32)
+
+
+@pytest.mark.skipif(PLAIN, reason="uncompiled, so many blocks take minutes")
+@pytest.mark.parametrize("at_most", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(3, 4), (2, 5), (6, 8)])
+def test_almost_ties_have_one_answer_in_float32_and_in_integers(n, m, at_most):
+    """What a quick proof misses is proven afterwards: it does not go to the paths, which may decide otherwise."""
+    W = almost_ties(np.random.default_rng(m), (64 * m, 256 * m), m)
+    blocks = W.size // (m * m)
+    q, _ = to_fixed_point(to_blocks(W, m))
+    (mask, again), (u, v) = np.zeros((2, *W.shape), bool), np.zeros((2, blocks, m), np.int64)
+    again = again.reshape(q.shape)
+    by_path = ascent.solve_band(W, n, m, mask, u, v, at_most=at_most)
+    assert ascent.solve_blocks(q, n, again, u, v, at_most=at_most) == by_path
+    assert (to_blocks(mask, m) == again).all()
+
+
 @njit
 def take_out(*arguments):
     ascent._take_out(*arguments)
