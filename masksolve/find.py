@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -44,6 +45,9 @@ _BandWork = Callable[
     [Band, NDArray[np.int64], NDArray[np.int64], BlockSolution, float],
     None,
 ]
+
+# Matrices of fewer entries take less long to solve than to ask for.
+_TINY = 1 << 14
 
 # Blocks beyond this size may take long, so that bands of them stay small.
 _LARGE_M = 32
@@ -148,10 +152,12 @@ class _Problem:
         by_matrix: MatrixSolver = solve
 
         def one_band(band: Band) -> None:
-            if band.shape[0] > 1:  # many small matrices: as blocks, all at once
+            if self._is_of_tiny_matrices(band):
                 self._solve_band(band, lambda *_: None)
-            elif not matrix.find(by_matrix, band):
-                raise nonfinite_error(self.array)
+                return
+            for part in band.each_matrix():
+                if not matrix.find(by_matrix, part):
+                    raise nonfinite_error(self.array)
 
         # The fastest masks of fewer entries take less long than another thread takes to start.
         self._run(one_band, self._matrix_band(self.method.matrix_band // 4))
@@ -182,10 +188,7 @@ class _Problem:
         by_matrix: MatrixSolver = find
         with_prices, old = self.method.load_matrix_prover(), self.old
 
-        def one_band(band: Band) -> None:
-            if band.shape[0] > 1:
-                blockwise(band)
-                return
+        def one_matrix(band: Band) -> None:
             part = Proof(*(whole[band][0] for whole in room))
             if with_prices is None:
                 seconds = matrix.find_and_prove(by_matrix, band, part)
@@ -199,6 +202,13 @@ class _Problem:
                 raise nonfinite_error(self.array)
             record(band, *seconds)
 
+        def one_band(band: Band) -> None:
+            if self._is_of_tiny_matrices(band):
+                blockwise(band)
+                return
+            for part in band.each_matrix():
+                one_matrix(part)
+
         self._run(one_band, self._matrix_band(self.method.band))
 
     def _matrix_problem(self) -> MatrixProblem | None:
@@ -210,8 +220,12 @@ class _Problem:
             self.array, self.mask, self.tiling, self.pattern, self.degree, self.absolute, dtype
         )
 
+    def _is_of_tiny_matrices(self, band: Band) -> bool:
+        """Whether a band holds matrices that are sooner solved as blocks, all at once, than one by one."""
+        return band.shape[0] > 1 and math.prod(self.tiling.matrix_shape) < _TINY
+
     def _matrix_band(self, least: int) -> int:
-        # Small matrices go many to a band, as blocks; a large one in a few bands a worker.
+        # Small matrices go many to a band; a large one in a few bands a worker.
         if self.pattern.m > _LARGE_M:  # so that Ctrl-C does not wait for degenerate large blocks
             return self.method.band
         rows, columns = self.tiling.matrix_shape

@@ -46,6 +46,11 @@ class Band(NamedTuple):
         """Number of blocks."""
         return math.prod(self.shape)
 
+    def each_matrix(self) -> Iterator[Band]:
+        """Yield the part of the band that lies in each matrix."""
+        for matrix in range(self.matrices.start, self.matrices.stop):
+            yield self._replace(matrices=slice(matrix, matrix + 1))
+
 
 @dataclass(frozen=True)
 class Tiling:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import masksolve as ms
+from masksolve.matrices import MatrixProblem
+from masksolve.tiling import Tiling
 
 RNG = np.random.default_rng(11)
 SCORES = RNG.normal(size=(64, 1600)).astype(np.float32)
@@ -241,3 +243,41 @@ def test_a_score_that_is_not_finite_is_named_in_a_warm_start_too():
         scores[place] = np.nan
         with pytest.raises(ms.errors.NonFiniteError, match=str(place[0])):
             ms.solve(scores, 4, 8, warm_start=old)
+
+
+@pytest.mark.parametrize("size", [40, 160])
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (8, 16)])
+def test_the_matrices_of_a_batch_have_the_answers_that_each_has_alone(n, m, size):
+    """However a batch lies in memory, ragged edges included."""
+    batch = RNG.normal(size=(5, size + 3, size + 9)).astype(np.float32)
+    alone = [ms.solve(scores, n, m) for scores in batch]
+    for scores, axes in (
+        (batch, (-2, -1)),
+        (np.asfortranarray(batch), (-2, -1)),
+        (np.ascontiguousarray(batch.transpose(1, 2, 0)), (0, 1)),
+    ):
+        new = ms.solve(scores, n, m, axes=axes)
+        for found in (new.mask, ms.find_mask(scores, n, m, axes=axes)):
+            matrices = np.moveaxis(found, axes, (-2, -1))
+            assert all((a == b.mask).all() for a, b in zip(matrices, alone, strict=True))
+        ms.check_certificate(new.certificate, scores, new.mask)
+        again = ms.solve(scores, n, m, axes=axes, warm_start=new)
+        assert (again.mask == new.mask).all()
+
+
+@pytest.mark.parametrize(("size", "route"), [(32, "blocks"), (128, "matrices")])
+def test_large_matrices_of_a_batch_are_solved_where_they_lie(monkeypatch, size, route):
+    """To gather blocks takes many times as long as to solve them."""
+    taken = []
+    for name, method in (("matrices", MatrixProblem._scores), ("blocks", Tiling.gather)):
+
+        def noted(*given, name=name, method=method):
+            taken.append(name)
+            return method(*given)
+
+        monkeypatch.setattr(MatrixProblem if name == "matrices" else Tiling, method.__name__, noted)
+    batch = RNG.normal(size=(16, size, size)).astype(np.float32)
+    for function in (ms.find_mask, ms.solve):
+        taken.clear()
+        function(batch, 2, 4)
+        assert set(taken) == {route}

@@ -21,6 +21,8 @@ def test_scatter_undoes_gather_and_bands_cover_every_entry_once(problem):
     tiling = make_tiling(shape, m, axes=axes)
     out, seen, blocks = np.zeros(shape, int), np.zeros(shape, int), 0
     for band in tiling.bands(entries):
+        parts = [tiling.gather(array, part) for part in band.each_matrix()]
+        assert (np.concatenate(parts) == tiling.gather(array, band)).all()
         piece = tiling.gather(array, band)
         assert piece.shape == (band.blocks, m, m)
         assert band.blocks * m * m <= max(entries, m * m) or band.shape == (1, 1, 1)
