@@ -46,6 +46,9 @@ _BandWork = Callable[
     None,
 ]
 
+# Whether most blocks of an earlier answer are still proven, a few of many tell: samples, blocks of each.
+_MANY_BLOCKS, _SAMPLES, _SAMPLE = 1 << 15, 4, 32
+
 # Matrices of fewer entries take less long to solve than to ask for.
 _TINY = 1 << 14
 
@@ -103,6 +106,11 @@ class _Problem:
                 f"got {type(previous).__name__}"
             )
         old = previous.certificate
+        if not isinstance(old, Certificate):
+            raise OptionError(
+                f"warm_start must be a MaskSolution as solve returns it, but its certificate is "
+                f"{type(old).__name__}"
+            )
         for name, was, now in (
             ("pattern", old.pattern, self.pattern),
             ("degree", old.degree, self.degree),
@@ -129,10 +137,7 @@ class _Problem:
                 f"warm_start must be a MaskSolution as solve returns it, but its mask is {kind}, "
                 f"not a bool array of shape {old.shape}"
             )
-        # An engine that finds masks without prices finds them sooner than old ones are checked.
-        method = self.method
-        sooner = method.load_matrix_solver() is not None and method.load_matrix_prover() is None
-        return _Start(mask, u, v) if method.exact and not sooner else None
+        return _Start(mask, u, v) if self.method.exact else None
 
     def _copy_prices(
         self, old: _Start, band: Band, u: NDArray[np.int64], v: NDArray[np.int64]
@@ -142,6 +147,23 @@ class _Problem:
             whole = prices.reshape(*self.tiling.grid, self.pattern.m)
             target[...] = whole[band].reshape(target.shape)
         drop_wild_prices(u, v, self.pattern.n, LARGEST)
+
+    def _is_mostly_proven(self, old: _Start, problem: MatrixProblem) -> bool:
+        """Whether an old answer still proves most of some blocks, which stand for all; of few it may.
+
+        Where it does not, solving all is sooner done than looking which are proven.
+        """
+        if self.tiling.blocks < _MANY_BLOCKS:
+            return True
+        bands, prices = self.tiling.samples(_SAMPLES, _SAMPLE), []
+        for band in bands:
+            prices.append(np.empty((2, band.blocks, self.pattern.m), dtype=np.int64))
+            self._copy_prices(old, band, *prices[-1])
+        u, v = np.concatenate(prices, axis=1)
+        proven = problem.count_proven(bands, old.mask, u, v)
+        if proven is None:
+            raise nonfinite_error(self.array)
+        return 2 * proven >= len(u)
 
     def find(self) -> None:
         """Fill the mask: from raw matrices where the method and the dtype allow it."""
@@ -186,18 +208,20 @@ class _Problem:
             self._run(blockwise, self.method.band)
             return
         by_matrix: MatrixSolver = find
-        with_prices, old = self.method.load_matrix_prover(), self.old
+        with_prices, start = self.method.load_matrix_prover(), self.old
+        looks = start is not None and self._is_mostly_proven(start, matrix)
+        old = start.mask if start is not None and looks else None
 
         def one_matrix(band: Band) -> None:
             part = Proof(*(whole[band][0] for whole in room))
+            if start is not None and (looks or with_prices is not None):
+                prices = (p.reshape(-1, self.pattern.m) for p in (part.u, part.v))
+                self._copy_prices(start, band, *prices)
             if with_prices is None:
-                seconds = matrix.find_and_prove(by_matrix, band, part)
+                seconds = matrix.find_and_prove(by_matrix, band, part, old=old)
             else:
-                if old is not None:
-                    prices = (p.reshape(-1, self.pattern.m) for p in (part.u, part.v))
-                    self._copy_prices(old, band, *prices)
-                mask = None if old is None else old.mask
-                seconds = matrix.prove(with_prices, band, part, mask)
+                warm = start is not None
+                seconds = matrix.prove(with_prices, band, part, warm=warm, old=old)
             if seconds is None:
                 raise nonfinite_error(self.array)
             record(band, *seconds)
@@ -428,10 +452,10 @@ def solve(
         An earlier solution for the same pattern, degree, axes and shape, of scores much like
         these. Exact methods keep its answer to each block that its potentials still prove, and
         solve the others, ``flow/native`` from those potentials. The result is exactly as
-        optimal as without. Heuristics have no use for it, nor has ``conv/native``, which finds
-        masks sooner than it could check them. It pays where weights have moved by less than about a
-        thousandth of their spread; where few blocks are still proven, it takes longer than a
-        cold start. Blocks on a ragged edge are solved anew with ``degree="exact"``: what they
+        optimal as without. Heuristics have no use for it. It pays where weights have moved by less
+        than about a thousandth of their spread, with ``conv/native`` where most blocks have not
+        moved at all. Of many blocks a few tell first whether most are still proven; if not, all are
+        solved anew. Blocks on a ragged edge are solved anew with ``degree="exact"``: what they
         keep of the padding is not part of the mask.
 
     Returns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,10 @@ def matrix_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     if dtype == np.float16 or dtype.name == "bfloat16":
         return dtype.newbyteorder("=")
     return np.dtype(np.float32 if np.can_cast(dtype, np.float32) else np.float64)
+
+
+#: What fills in the mask and the proof of a band; False if a score is not finite.
+_Answer = Callable[["_Proving"], bool]
 
 
 class Proof(NamedTuple):
@@ -66,31 +71,57 @@ class MatrixProblem:
         return True
 
     def prove(
-        self, solve: MatrixProver, band: Band, room: Proof, old: NDArray[np.bool_] | None
+        self,
+        solve: MatrixProver,
+        band: Band,
+        room: Proof,
+        *,
+        warm: bool = False,
+        old: NDArray[np.bool_] | None = None,
     ) -> tuple[float, float] | None:
         """Fill a band of the mask and its proof; None if a score is not finite.
 
-        `room`: (rows, columns) and (rows, columns, m). With an `old` array of masks, the prices in
-        there are those of an earlier answer, of which is kept what is still proven. Returns the
-        seconds that solving and proving took.
+        `room`: (rows, columns) and (rows, columns, m). If `warm`, the prices in there are those of an
+        earlier answer, to begin with; given its masks, an `old` array, what they still prove is kept.
+        Returns the seconds that solving and proving took.
         """
-        job = self._proving(band, room)
-        if old is None:
-            return self._proven(job, job.solve(solve), band)
-        (mask,) = self.tiling.views(old, band)
-        return self._proven(job, job.resume(solve, self._matrix(mask, old.dtype, band)), band)
+        return self._prove(lambda job: job.solve(solve, warm=warm), band, room, old)
 
     def find_and_prove(
-        self, solve: MatrixSolver, band: Band, room: Proof
+        self,
+        solve: MatrixSolver,
+        band: Band,
+        room: Proof,
+        *,
+        old: NDArray[np.bool_] | None = None,
     ) -> tuple[float, float] | None:
         """Do as `prove` does, for an exact solver that knows no prices."""
-        job = self._proving(band, room)
-        return self._proven(job, job.find(solve), band)
+        return self._prove(lambda job: job.find(solve), band, room, old)
 
-    def _proving(self, band: Band, room: Proof) -> _Proving:
-        return _Proving(self, widened(self._scores(band)), self._target(band), room)
+    def count_proven(
+        self, bands: list[Band], old: NDArray[np.bool_], u: Prices, v: Prices
+    ) -> int | None:
+        """Count the blocks that an old array of masks and their prices, (blocks, m), still prove.
 
-    def _proven(self, job: _Proving, finite: bool, band: Band) -> tuple[float, float] | None:
+        Each band is part of one row of blocks. None if a score is not finite.
+        """
+        scores = np.hstack([self._scores(band) for band in bands])
+        parts = [next(self.tiling.views(old, band)) for band in bands]
+        pairs = zip(parts, bands, strict=True)
+        masks = np.hstack([self._matrix(part, old.dtype, band) for part, band in pairs])
+        room = Proof(u[np.newaxis], v[np.newaxis], *np.empty((4, 1, len(u)), dtype=np.int64))
+        sound = _Proving(self, widened(scores), masks, room)._measure(masks)
+        return None if sound is None else int(np.count_nonzero(sound))
+
+    def _prove(
+        self, answer: _Answer, band: Band, room: Proof, old: NDArray[np.bool_] | None
+    ) -> tuple[float, float] | None:
+        job = _Proving(self, widened(self._scores(band)), self._target(band), room)
+        if old is None:
+            finite = answer(job)
+        else:
+            (mask,) = self.tiling.views(old, band)
+            finite = job.resume(answer, self._matrix(mask, old.dtype, band))
         if not finite:
             return None
         self._store(job.mask, band)
@@ -134,10 +165,10 @@ class _Proving:
         self.how = problem.pattern, problem.degree, problem.absolute
         self.solving = self.proving = 0.0
 
-    def resume(self, solver: MatrixProver, old: NDArray[np.bool_]) -> bool:
-        """Keep what an old mask and its prices still prove, and solve the other blocks.
+    def resume(self, answer: _Answer, old: NDArray[np.bool_]) -> bool:
+        """Keep what an old mask and its prices still prove, and have the other blocks answered.
 
-        Of few blocks a matrix is made; with many, the others are solved too, and then put back.
+        Of few blocks a matrix is made; with many, the others are answered too, and then put back.
         """
         sound = self._measure(old)
         if sound is None:
@@ -146,7 +177,7 @@ class _Proving:
         many = np.count_nonzero(left)
         if many > left.size // 2:
             kept = [part[sound] for part in (self._blocks(old), *room)]
-            finite = self.solve(solver, warm=True)
+            finite = answer(self)
             for target, part in zip((masks, *room), kept, strict=True):
                 target[sound] = part
             return finite
@@ -154,11 +185,11 @@ class _Proving:
         if many == 0:
             return True
         scores = self._blocks(self.scores)[left].swapaxes(0, 1).reshape(self.how[0].m, -1)
-        answer = Proof(*(part[left][np.newaxis] for part in room))
-        job = _Proving(self.problem, scores, np.empty(scores.shape, dtype=np.bool_), answer)
-        finite = job.solve(solver, warm=True)
+        rest = Proof(*(part[left][np.newaxis] for part in room))
+        job = _Proving(self.problem, scores, np.empty(scores.shape, dtype=np.bool_), rest)
+        finite = answer(job)
         self.solving, self.proving = self.solving + job.solving, self.proving + job.proving
-        for target, part in zip((masks, *room), (job._blocks(job.mask), *answer), strict=True):
+        for target, part in zip((masks, *room), (job._blocks(job.mask), *rest), strict=True):
             target[left] = part[0]
         return finite
 

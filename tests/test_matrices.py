@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import masksolve as ms
-from masksolve.matrices import MatrixProblem
+from masksolve.matrices import MatrixProblem, _Proving
 from masksolve.tiling import Tiling
 
 RNG = np.random.default_rng(11)
@@ -61,7 +61,12 @@ def as_integers(scores):
 @pytest.mark.parametrize("degree", ["exact", "at_most"])
 @pytest.mark.parametrize(
     ("n", "m", "method", "backend"),
-    [(4, 8, "flow", "native"), (2, 4, "flow", "highs"), (2, 4, "conv", "numpy")],
+    [
+        (4, 8, "flow", "native"),
+        (2, 4, "flow", "highs"),
+        (2, 4, "conv", "native"),
+        (2, 4, "conv", "numpy"),
+    ],
 )
 def test_what_an_answer_still_proves_is_kept_whoever_found_it(n, m, method, backend, degree, raw):
     """Among ties engines choose differently; a warm start does not choose again."""
@@ -215,6 +220,12 @@ def test_a_block_does_not_depend_on_its_neighbours():
         assert (one[8:] == two[8:]).all()
 
 
+def test_a_solution_without_a_certificate_is_refused():
+    old = ms.solve(SCORES, 4, 8)
+    with pytest.raises(ms.errors.OptionError, match="its certificate is NoneType"):
+        ms.solve(SCORES, 4, 8, warm_start=replace(old, certificate=None))
+
+
 @pytest.mark.parametrize("scores", [SCORES, RNG.integers(0, 9, (16, 16))])
 def test_what_is_no_certificate_is_refused(scores):
     old = ms.solve(scores, 4, 8)
@@ -281,3 +292,33 @@ def test_large_matrices_of_a_batch_are_solved_where_they_lie(monkeypatch, size, 
         taken.clear()
         function(batch, 2, 4)
         assert set(taken) == {route}
+
+
+@pytest.mark.parametrize("method", ["conv", "flow"])
+def test_of_many_blocks_a_few_tell_whether_to_look_at_all(monkeypatch, method):
+    """Where most have moved, looking which have not takes longer than solving them."""
+    looked, resume = [], _Proving.resume
+
+    def noted(self, answer, old):
+        looked.append(old.size)
+        return resume(self, answer, old)
+
+    monkeypatch.setattr(_Proving, "resume", noted)
+    scores = RNG.normal(size=(1024, 512)).astype(np.float32)
+    old = ms.solve(scores, 2, 4, method=method)
+    some = scores.copy()
+    some[:300] = RNG.normal(size=(300, 512))
+    for now, looks in ((scores, True), (some, True), (scores[::-1].copy(), False)):
+        for workers in (1, 2):
+            looked.clear()
+            new = ms.solve(now, 2, 4, method=method, warm_start=old, workers=workers)
+            assert sum(looked) == looks * scores.size
+            ms.check_certificate(new.certificate, now, new.mask)
+            assert new.gap == 0
+    few = scores[:512, :512]
+    looked.clear()
+    ms.solve(few, 2, 4, method=method, warm_start=ms.solve(few + 1, 2, 4, method=method))
+    assert looked, "of few blocks it is always looked at"
+    scores[:] = np.inf
+    with pytest.raises(ms.errors.NonFiniteError):
+        ms.solve(scores, 2, 4, method=method, warm_start=old)
