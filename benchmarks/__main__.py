@@ -9,8 +9,10 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import datetime
+import itertools
 import platform
 import secrets
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +44,15 @@ _RESULTS = Path(__file__).parent / "results"
 @app.callback()
 def _benchmarks() -> None:
     """Measure masksolve against the memory limit and its peers, on this machine."""
+
+
+def _command() -> str:
+    """Return what was called, but for where the results go: they may be put elsewhere."""
+    given = list(itertools.chain.from_iterable(a.split("=", 1) for a in sys.argv[1:]))
+    if "--out" in given:
+        place = given.index("--out")
+        del given[place : place + 2]
+    return shlex.join(["python", "-m", "benchmarks", *given])
 
 
 @app.command()
@@ -95,6 +106,7 @@ def cpu(
     with _progress(console) as tell:
         records = measure(cases, settings, tell)
     data = {
+        "command": _command(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {**_machine(), "load_before": before, "load_after": os.getloadavg()},
         "versions": _versions(),

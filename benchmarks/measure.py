@@ -36,6 +36,8 @@ Tell = Callable[[str, int, int], None]
 
 _FIRST_BLOCKS = 16
 #: Calls of a contestant in its turn, while they take less than a tenth of the time limit: the median counts.
+#: Before them comes one that does not count: who comes after a contestant that used much memory, or none for
+#: long, gets pages that the system has to make first.
 CALLS = 5
 
 
@@ -46,7 +48,8 @@ class Settings:
     Parameters
     ----------
     repeats : int
-        Turns of every contestant on every case; in each it is called `CALLS` times, if it is fast.
+        Turns of every contestant on every case; in each it is called once uncounted, then `CALLS`
+        times, if it is fast.
     time_limit : float
         Seconds that one timed run may take; what would take longer runs on a sample of blocks
         that takes about a tenth of it, and is scaled.
@@ -256,6 +259,7 @@ def _rotate(items: list[Any], by: int) -> list[Any]:
 def _time_once(entry: _Entry, settings: Settings, *, look: bool) -> None:
     try:
         seconds: list[float] = []
+        _call(entry)
         while len(seconds) < CALLS and sum(seconds) < settings.time_limit / 10:
             mask = None  # gives its memory back before the next call
             spent, mask = _call(entry)

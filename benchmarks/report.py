@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .cases import THERE
 from .measure import CALLS
 
 __all__ = [
@@ -83,7 +84,9 @@ class _Records:
     def find(self, label: str, **case: Any) -> Record | None:
         for record in self.records:
             if all(record["case"][k] == v for k, v in case.items()) and (
-                record["auto"] if label == "auto" else record["label"] == label
+                record["auto"]
+                if label == "auto"
+                else record["label"] == label or record["label"].endswith(f", {label}")
             ):
                 return record
         return None
@@ -138,12 +141,20 @@ def reach(data: Record) -> list[Goal]:
             **against(find("flow/ortools", "8:16", **same), find("auto", "8:16", **same)),
         )
     )  # fmt: skip
-    goals.append(
-        Goal(
-            "2:4 exact, `auto`, against thresholding into a new array", "", "", (None, None),
-            **against(find("auto", "2:4"), find("limit, new mask", "2:4")),
-        )
-    )  # fmt: skip
+    for degree, must, aim in (("exact", 2.0, 1.5), ("at_most", 3.0, 2.0)):
+        like = {"degree": degree}
+        goals += [
+            Goal(
+                f"2:4 {degree}, `auto`, into a mask that is there (`out`), against the limit",
+                f"<= {must:g}×", f"<= {aim:g}×", (must, aim),
+                **against(find(THERE, "2:4", **like), find("limit", "2:4", **like)),
+            ),
+            Goal(
+                f"2:4 {degree}, `auto`, against thresholding into a new array", "", "",
+                (None, None),
+                **against(find("auto", "2:4", **like), find("limit, new mask", "2:4", **like)),
+            ),
+        ]  # fmt: skip
     for label in dict.fromkeys(r["label"] for r in data["records"] if "tsenor" in r["label"]):
         record = find(label, "8:16")
         found = against(record, find("auto", "8:16"))
@@ -236,7 +247,7 @@ def to_markdown(data: Record) -> str:
     lines = [
         "# masksolve on CPU",
         "",
-        "Written by `python -m benchmarks cpu`; not to be edited. "
+        f"Written by `{data['command']}`; not to be edited. "
         f"{machine['cpu']}, {settings['workers']} of {machine['cores']} cores; "
         + ", ".join(f"{k} {v}" for k, v in data["versions"].items())
         + f"; {data['date']}. Load average before and after: {machine['load_before']}, "
@@ -244,8 +255,8 @@ def to_markdown(data: Record) -> str:
         "",
         f"Times are medians of {settings['repeats']} interleaved repeats, with quartiles in "
         "brackets. *Limit* is thresholding the same matrix into a boolean array that is there, on the "
-        "same threads (*new mask*: into one that is made, as all others do); ratios are formed within "
-        f"each repeat, where each is called up to {CALLS} times, until that has taken "
+        "same threads (*new mask*: into one that is made, as all others do but those of *mask there*); ratios are formed within "
+        f"each repeat, where each is called once, uncounted, then up to {CALLS} times, until that has taken "
         f"{settings['time_limit'] / 10:g} s, and the median counts. What could not do the matrix within "
         f"{settings['time_limit']:g} s a run was measured on evenly spaced blocks and scaled: "
         "*sampled*. The gap is that of evenly spaced blocks "

@@ -425,6 +425,40 @@ def test_numpy_integers_are_integers():
     assert ms.compare(W, np.int8(50), np.int8(100), methods=["flow"], sample=np.int8(2))[0].gap == 0
 
 
+# --- out -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", EVERY)
+def test_a_mask_goes_where_it_is_to_go(label):
+    scores = RNG.normal(size=(3, 23, 41))
+    (degree, *_) = degrees_of(label, 2, 4)
+    expected = run(scores, 2, 4, label, degree=degree)
+    for room in (
+        np.ones(scores.shape, bool),
+        np.ones(scores.shape, bool, order="F"),
+        np.ones((3, 46, 82), bool)[:, ::2, ::-2],
+    ):
+        assert run(scores, 2, 4, label, degree=degree, out=room) is room
+        assert (room == expected).all()
+
+
+def test_what_cannot_take_a_mask_is_refused():
+    flags = np.ones((8, 8), bool)
+    fixed = flags.copy()
+    fixed.flags.writeable = False
+    for out, what in (
+        ([[True]], "got list"),
+        (np.ones((8, 8)), r"got a float64 array of shape \(8, 8\)"),
+        (np.ones((8, 4), bool), r"got a bool array of shape \(8, 4\)"),
+        (fixed, "got a read-only bool array"),
+        (flags, "shares memory"),
+        (flags.T, "shares memory"),
+    ):
+        with pytest.raises(errors.OptionError, match=rf"shape \(8, 8\), .*{what}"):
+            ms.find_mask(flags, 2, 4, out=out)
+    assert flags.all(), "inputs are never modified"
+
+
 # --- warm start --------------------------------------------------------------------------
 
 

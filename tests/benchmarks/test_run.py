@@ -26,6 +26,7 @@ def run(chosen, **settings):
 
 def as_data(records, size):
     return {
+        "command": "python -m benchmarks cpu --time-limit 5",
         "date": "now",
         "machine": {"cpu": "x", "cores": 2, "load_before": 0, "load_after": 0},
         "versions": {"numpy": np.__version__},
@@ -68,6 +69,25 @@ def test_slow_ones_are_sampled_and_scaled():
     assert "sampled" in report.to_markdown(as_data(records, 256))
 
 
+def test_a_fast_contestant_is_called_once_uncounted_and_then_several_times(monkeypatch):
+    """The median of what counts is the time of a turn."""
+    turns, spent = [], iter(range(100))
+
+    def call(entry):
+        turns.append(entry.contestant.label)
+        return next(spent) / 1e4, np.zeros((32, 32), bool)
+
+    (case,) = cases.crossed_cases([32], ["2:4"], ["float32"], ["gaussian"], 1)
+    contestant = cases.contestants(case, ("limit",))[0]
+    entry = measure._Entry(case, contestant)
+    monkeypatch.setattr(measure, "_call", call)
+    measure._time_once(entry, Settings(**SMALL.__dict__), look=False)
+    assert len(turns) == 1 + measure.CALLS
+    assert entry.seconds == [3e-4], "the median of 1 to 5, not of 0 to 5"
+    measure._time_once(entry, Settings(time_limit=1e-4), look=False)
+    assert len(turns) == 1 + measure.CALLS + 2, "a slow one is called once, and once"
+
+
 def test_what_cannot_finish_is_recorded():
     (case,) = cases.crossed_cases([64], ["8:16"], ["float32"], ["gaussian"], 1)
     records = run([case], methods=("flow/highs",), time_limit=1e-3)
@@ -88,12 +108,15 @@ def test_what_fails_is_recorded(monkeypatch):
 def test_reach_reads_ratios_within_a_repeat():
     (case,) = cases.crossed_cases([64], ["2:4"], ["float32"], ["gaussian"], 2)
     records = run([case], methods=("auto",))
-    assert [r["kind"] for r in records] == ["limit", "limit", "engine"]
+    assert [r["kind"] for r in records] == ["limit", "limit", "engine", "there"]
     records[0]["seconds"], records[2]["seconds"] = [1.0, 2.0], [1.8, 3.6]
+    records[3]["seconds"] = [1.4, 2.8]
     goals = {goal.what: goal for goal in report.reach(as_data(records, 64))}
     goal = goals["2:4 exact, `auto`, against the limit"]
     assert goal.ratios == [1.8, 1.8]
     assert goal.verdict == "met"
+    there = goals["2:4 exact, `auto`, into a mask that is there (`out`), against the limit"]
+    assert (there.ratios, there.verdict) == ([1.4, 1.4], "aim met")
     assert goals["4:8 exact, `auto`, against the limit"].verdict == "not measured"
 
 
