@@ -204,6 +204,8 @@ def potentials_band(W, n, m, mask, u, v, *, absolute, at_most):
     (k*c, m), to write, blocks in row-major order. All C-contiguous. Where a mask is not optimal, u
     and v mean nothing.
     """
+    if m > LARGEST:
+        raise ValueError(f"potentials of {m}x{m} blocks: a sweep is written out for m <= {LARGEST}")
     engine, how = _prepare(W.dtype.name, m, at_most)
     entries, loading, scores = as_loaded(W, m, absolute=absolute)
     with borrowed(_scratch, m, scores) as scratch:
