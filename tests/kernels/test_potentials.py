@@ -63,7 +63,7 @@ def test_a_score_that_is_not_finite_is_told():
 def test_blocks_too_large_to_be_written_out_are_refused():
     W = np.ones((9, 9), np.float32)
     prices = np.zeros((1, 9), np.int64)
-    with pytest.raises(ValueError, match="9x9 blocks: .* m <= 8"):
+    with pytest.raises(ValueError, match=r"9x9 blocks: .* m <= 8"):
         potentials.potentials_band(
             W, 4, 9, W > 0, prices, prices.copy(), absolute=True, at_most=False
         )
