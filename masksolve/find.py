@@ -230,9 +230,11 @@ class _Problem:
 
         def one_matrix(band: Band) -> None:
             part = Proof(*(whole[band][0] for whole in room))
-            if start is not None and (looks or with_prices is not None):
+            if start is not None and looks:
                 prices = (p.reshape(-1, self.pattern.m) for p in (part.u, part.v))
                 self._copy_prices(start, band, *prices)
+            elif start is not None:  # column prices are enough to begin with, and any will do
+                part.v[...] = start.v.reshape(room.v.shape)[band][0]
             if with_prices is None:
                 seconds = matrix.find_and_prove(by_matrix, band, part, old=old)
             else:
