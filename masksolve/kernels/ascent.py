@@ -286,6 +286,7 @@ def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
     trivial, start, tilt, (rows, columns, pairs), prove, omega, rounds, (finish, join) = how
     S, UV, proving, bits, prices, (proven, scale, grain), tilts, (w, lines, lane_bits, sets) = work
     U, V, VF = UV[0], UV[1], UV[2]
+    untold = proving[1][2]
     UI, VI = prices[0], prices[1]
     if trivial != NONE:
         call_trivial(trivial, (Q, UI, VI, n, bits))
@@ -309,7 +310,9 @@ def _solve_lanes(Q, largest, work, by_path, lanes, n, at_most, how):
     _round_prices(V, grain, VI, VF)
     call_prove(prove, (S, U, V, Q, grain, VI, VF, n, at_most, proving, bits, UI, proven))
     for l in range(lanes):
-        if not (proven[l] or _settle(Q, bits, UI, VI, n, at_most, l, lines[0][: len(U)])):
+        if not proven[l] and untold[l] != 0:
+            proven[l] = _settle(Q, bits, UI, VI, n, at_most, l, lines[0][: len(U)])
+        if not proven[l]:
             _take_out(Q, bits, VI, largest, l, w, lines[1], lane_bits[0])
             call_finish(finish, (w, lines, lane_bits, sets, n, join))
             _put_back(lane_bits[0], lines[0], lines[1], l, bits, UI, VI)

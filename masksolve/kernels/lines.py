@@ -233,6 +233,7 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done):
     for l in range({LANES}):
         unit = grain[l] | np.int64(Q[0, l])
         within[l] = np.float32(unit & -unit) * np.float32(2.0**24)
+        state[2, l] = np.float32(0)
     for i in range({m}):
         for l in range({LANES}):
             state[0, l], state[1, l], rows[i, l] = nothing, far, none{_row_source(m, entry)}
@@ -240,7 +241,9 @@ def {name}(S, U, V, Q, grain, VI, VF, n, at_most, scratch, bits, UI, done):
             low, high, row = state[0, l], state[1, l], np.uint64(rows[i, l])
             bits[i, l], number = row, ones(row)
             high = min(high, np.float32(0)) if number < n else high
-            proves = (low < high) | ((low == high) & (abs(low) < within[l]))
+            told = abs(low) < within[l]
+            proves = (low < high) | ((low == high) & told)
+            state[2, l] = choose((low == high) & ~told, far, state[2, l])
             done[l] &= proves & ((number == n) | (at_most & (number < n)))
             below, above = np.int64(low), np.int64(high)
             UI[i, l] = below + ((above - below) >> 1)
@@ -298,9 +301,9 @@ def line_kernels(n, m):
 
 def prove_scratch(m):
     """What proofs keep of each lane: the quick one two arrays and the bits of rows, the exact one an array;
-    both the sums of columns.
+    both the sums of columns. Row 2 of the second array is not 0 where the quick one could not tell a tie.
     """
-    state, rows = aligned((2, LANES), np.float32), aligned((m, LANES), np.uint32)
+    state, rows = aligned((3, LANES), np.float32), aligned((m, LANES), np.uint32)
     sums = aligned((PLANES, LANES), np.uint32)
     return aligned(LANES, np.float32), state, rows, aligned((2, LANES), np.int64), sums
 
