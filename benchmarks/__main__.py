@@ -9,7 +9,6 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import datetime
-import itertools
 import platform
 import secrets
 import shlex
@@ -48,10 +47,12 @@ def _benchmarks() -> None:
 
 def _command() -> str:
     """Return what was called, but for where the results go: they may be put elsewhere."""
-    given = list(itertools.chain.from_iterable(a.split("=", 1) for a in sys.argv[1:]))
-    if "--out" in given:
-        place = given.index("--out")
-        del given[place : place + 2]
+    given, rest = [], iter(sys.argv[1:])
+    for argument in rest:
+        if argument == "--out":
+            next(rest)
+        elif not argument.startswith("--out="):
+            given.append(argument)
     return shlex.join(["python", "-m", "benchmarks", *given])
 
 

@@ -108,7 +108,8 @@ class Contestant:
     Parameters
     ----------
     label : str
-    kind : {"limit", "engine", "peer", "solve"}
+    kind : {"limit", "engine", "there", "peer", "solve"}
+        ``"there"``: an engine that writes into an array that is there.
     exact : bool
         Whether the mask is claimed to be optimal.
     prepare : callable

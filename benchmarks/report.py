@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .cases import THERE
 from .measure import CALLS
 
 __all__ = [
@@ -84,9 +83,7 @@ class _Records:
     def find(self, label: str, **case: Any) -> Record | None:
         for record in self.records:
             if all(record["case"][k] == v for k, v in case.items()) and (
-                record["auto"]
-                if label == "auto"
-                else record["label"] == label or record["label"].endswith(f", {label}")
+                record["auto"] if label == "auto" else label in (record["label"], record["kind"])
             ):
                 return record
         return None
@@ -147,7 +144,7 @@ def reach(data: Record) -> list[Goal]:
             Goal(
                 f"2:4 {degree}, `auto`, into a mask that is there (`out`), against the limit",
                 f"<= {must:g}×", f"<= {aim:g}×", (must, aim),
-                **against(find(THERE, "2:4", **like), find("limit", "2:4", **like)),
+                **against(find("there", "2:4", **like), find("limit", "2:4", **like)),
             ),
             Goal(
                 f"2:4 {degree}, `auto`, against thresholding into a new array", "", "",

@@ -46,17 +46,24 @@ _BandWork = Callable[
     None,
 ]
 
-# Whether most blocks of an earlier answer are still proven, a few of many tell: samples, blocks of each.
-_MANY_BLOCKS, _SAMPLES, _SAMPLE = 1 << 15, 4, 32
-
-# Matrices of fewer entries take less long to solve than to ask for.
-_TINY = 1 << 14
+# Matrices of fewer entries take less long to solve than to ask for; those of fewer blocks across fill
+# half a group at best.
+_TINY, _NARROW = 1 << 14, 8
 
 # Blocks beyond this size may take long, so that bands of them stay small.
 _LARGE_M = 32
 
 #: What is done with a proven band: band, seconds to solve it, seconds to prove it.
 _Record = Callable[[Band, float, float], None]
+
+
+def _may_overlap(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two arrays share memory, or it takes too long to tell."""
+    effort: Any = 10_000  # NumPy's stubs know two special values only
+    try:
+        return bool(np.shares_memory(one, other, max_work=effort))
+    except np.exceptions.TooHardError:
+        return True
 
 
 class _Start(NamedTuple):
@@ -110,8 +117,13 @@ class _Problem:
         if out.dtype != np.bool_ or out.shape != shape or not out.flags.writeable:
             kind = "" if out.flags.writeable else "read-only "
             raise OptionError(f"{wanted}, got a {kind}{out.dtype} array of shape {out.shape}")
-        if np.may_share_memory(out, self.array):
-            raise OptionError(f"{wanted}, with memory of its own, but it shares memory with them")
+        if _may_overlap(out, self.array) or any(
+            step == 0 and size > 1 for step, size in zip(out.strides, shape, strict=True)
+        ):
+            raise OptionError(
+                f"{wanted}, with memory of its own for each entry, but it shares memory with the "
+                f"scores or within itself"
+            )
         return out.view(np.ndarray)
 
     def _old_answer(self, previous: MaskSolution) -> _Start | None:
@@ -164,23 +176,6 @@ class _Problem:
             target[...] = whole[band].reshape(target.shape)
         drop_wild_prices(u, v, self.pattern.n, LARGEST)
 
-    def _is_mostly_proven(self, old: _Start, problem: MatrixProblem) -> bool:
-        """Whether an old answer still proves most of some blocks, which stand for all; of few it may.
-
-        Where it does not, solving all is sooner done than looking which are proven.
-        """
-        if self.tiling.blocks < _MANY_BLOCKS:
-            return True
-        bands, prices = self.tiling.samples(_SAMPLES, _SAMPLE), []
-        for band in bands:
-            prices.append(np.empty((2, band.blocks, self.pattern.m), dtype=np.int64))
-            self._copy_prices(old, band, *prices[-1])
-        u, v = np.concatenate(prices, axis=1)
-        proven = problem.count_proven(bands, old.mask, u, v)
-        if proven is None:
-            raise nonfinite_error(self.array)
-        return 2 * proven >= len(u)
-
     def find(self) -> None:
         """Fill the mask: from raw matrices where the method and the dtype allow it."""
         matrix, solve = self._matrix_problem(), self.method.load_matrix_solver()
@@ -190,7 +185,7 @@ class _Problem:
         by_matrix: MatrixSolver = solve
 
         def one_band(band: Band) -> None:
-            if self._is_of_tiny_matrices(band):
+            if self._is_as_blocks(band):
                 self._solve_band(band, lambda *_: None)
                 return
             for part in band.each_matrix():
@@ -225,27 +220,23 @@ class _Problem:
             return
         by_matrix: MatrixSolver = find
         with_prices, start = self.method.load_matrix_prover(), self.old
-        looks = start is not None and self._is_mostly_proven(start, matrix)
-        old = start.mask if start is not None and looks else None
+        old = None if start is None else start.mask
 
         def one_matrix(band: Band) -> None:
             part = Proof(*(whole[band][0] for whole in room))
-            if start is not None and looks:
+            if start is not None:
                 prices = (p.reshape(-1, self.pattern.m) for p in (part.u, part.v))
                 self._copy_prices(start, band, *prices)
-            elif start is not None:  # column prices are enough to begin with, and any will do
-                part.v[...] = start.v.reshape(room.v.shape)[band][0]
             if with_prices is None:
                 seconds = matrix.find_and_prove(by_matrix, band, part, old=old)
             else:
-                warm = start is not None
-                seconds = matrix.prove(with_prices, band, part, warm=warm, old=old)
+                seconds = matrix.prove(with_prices, band, part, old=old)
             if seconds is None:
                 raise nonfinite_error(self.array)
             record(band, *seconds)
 
         def one_band(band: Band) -> None:
-            if self._is_of_tiny_matrices(band):
+            if self._is_as_blocks(band):
                 blockwise(band)
                 return
             for part in band.each_matrix():
@@ -262,9 +253,13 @@ class _Problem:
             self.array, self.mask, self.tiling, self.pattern, self.degree, self.absolute, dtype
         )
 
-    def _is_of_tiny_matrices(self, band: Band) -> bool:
-        """Whether a band holds matrices that are sooner solved as blocks, all at once, than one by one."""
-        return band.shape[0] > 1 and math.prod(self.tiling.matrix_shape) < _TINY
+    def _is_as_blocks(self, band: Band) -> bool:
+        """Whether matrices of a band are sooner solved as blocks, all at once, than where they lie.
+
+        So are many tiny ones, and narrow ones: engines take up to 16 blocks of one row at a time.
+        """
+        narrow = self.pattern.m > 4 and self.tiling.grid[2] < _NARROW
+        return band.shape[0] > 1 and (narrow or math.prod(self.tiling.matrix_shape) < _TINY)
 
     def _matrix_band(self, least: int) -> int:
         # Small matrices go many to a band; a large one in a few bands a worker.
@@ -404,8 +399,8 @@ def find_mask(
     progress : bool or callable
         True shows a progress bar; a callable is told ``(blocks_done, blocks_in_all)``.
     out : bool array of the shape of `scores`, optional
-        Where to write the mask, instead of a new array: the pages of a new one take the system
-        a fifth of the time of a 2:4 mask. After an error what it holds is undefined.
+        Where to write the mask, instead of a new array, whose pages take time to make. After an
+        error what it holds is undefined.
 
     Returns
     -------
@@ -475,9 +470,9 @@ def solve(
         these. Exact methods keep its answer to each block that its potentials still prove, and
         solve the others, ``flow/native`` from those potentials. The result is exactly as
         optimal as without. Heuristics have no use for it. It pays where weights have moved by less
-        than about a thousandth of their spread, with ``conv/native`` where most blocks have not
-        moved at all. Of many blocks a few tell first whether most are still proven; if not, all are
-        solved anew. Blocks on a ragged edge are solved anew with ``degree="exact"``: what they
+        than about a thousandth of their spread, for 1:4, 2:4 and 3:4 where most blocks have not
+        moved at all; where few blocks are still proven, it takes longer than a cold start, and up
+        to twice as long from prices of quite other weights. Blocks on a ragged edge are solved anew with ``degree="exact"``: what they
         keep of the padding is not part of the mask.
 
     Returns

@@ -76,16 +76,15 @@ class MatrixProblem:
         band: Band,
         room: Proof,
         *,
-        warm: bool = False,
         old: NDArray[np.bool_] | None = None,
     ) -> tuple[float, float] | None:
         """Fill a band of the mask and its proof; None if a score is not finite.
 
-        `room`: (rows, columns) and (rows, columns, m). If `warm`, the prices in there are those of an
-        earlier answer, to begin with; given its masks, an `old` array, what they still prove is kept.
-        Returns the seconds that solving and proving took.
+        `room`: (rows, columns) and (rows, columns, m). With an `old` array of masks, the prices in
+        there are those of an earlier answer: what they still prove is kept, the rest begins with
+        them. Returns the seconds that solving and proving took.
         """
-        return self._prove(lambda job: job.solve(solve, warm=warm), band, room, old)
+        return self._prove(lambda job: job.solve(solve, warm=old is not None), band, room, old)
 
     def find_and_prove(
         self,
@@ -97,21 +96,6 @@ class MatrixProblem:
     ) -> tuple[float, float] | None:
         """Do as `prove` does, for an exact solver that knows no prices."""
         return self._prove(lambda job: job.find(solve), band, room, old)
-
-    def count_proven(
-        self, bands: list[Band], old: NDArray[np.bool_], u: Prices, v: Prices
-    ) -> int | None:
-        """Count the blocks that an old array of masks and their prices, (blocks, m), still prove.
-
-        Each band is part of one row of blocks. None if a score is not finite.
-        """
-        scores = np.hstack([self._scores(band) for band in bands])
-        parts = [next(self.tiling.views(old, band)) for band in bands]
-        pairs = zip(parts, bands, strict=True)
-        masks = np.hstack([self._matrix(part, old.dtype, band) for part, band in pairs])
-        room = Proof(u[np.newaxis], v[np.newaxis], *np.empty((4, 1, len(u)), dtype=np.int64))
-        sound = _Proving(self, widened(scores), masks, room)._measure(masks)
-        return None if sound is None else int(np.count_nonzero(sound))
 
     def _prove(
         self, answer: _Answer, band: Band, room: Proof, old: NDArray[np.bool_] | None

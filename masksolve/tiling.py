@@ -103,17 +103,6 @@ class Tiling:
             for ranges in [(matrix, row, column)]
         ]
 
-    def samples(self, count: int, blocks: int) -> list[Band]:
-        """Return `count` bands spread evenly, each of so many blocks of one row of blocks, or all of it."""
-        matrices, rows, columns = self.grid
-        width, bands = min(blocks, columns), []
-        for k in range(1, 2 * count, 2):
-            row, first = (k * n // (2 * count) for n in (matrices * rows, columns - width + 1))
-            matrix, row = divmod(row, rows)
-            ranges = (matrix, matrix + 1), (row, row + 1), (first, first + width)
-            bands.append(Band(*(slice(*ends) for ends in ranges)))
-        return bands
-
     def gather(self, array: NDArray[Any], band: Band) -> NDArray[Any]:
         """Copy a band of `array` into blocks ``(B, m, m)``, ragged edges filled with zeros."""
         matrices, rows, columns = band.shape

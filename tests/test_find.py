@@ -430,16 +430,27 @@ def test_numpy_integers_are_integers():
 
 @pytest.mark.parametrize("label", EVERY)
 def test_a_mask_goes_where_it_is_to_go(label):
-    scores = RNG.normal(size=(3, 23, 41))
     (degree, *_) = degrees_of(label, 2, 4)
-    expected = run(scores, 2, 4, label, degree=degree)
-    for room in (
-        np.ones(scores.shape, bool),
-        np.ones(scores.shape, bool, order="F"),
-        np.ones((3, 46, 82), bool)[:, ::2, ::-2],
-    ):
-        assert run(scores, 2, 4, label, degree=degree, out=room) is room
-        assert (room == expected).all()
+    fast = label in ("flow/native", "conv/native", "greedy/native")
+    for shape in ((23, 41), (3, 23, 41), *([(3, 131, 132)] if fast else [])):
+        scores = RNG.normal(size=shape).astype(np.float32)
+        expected = run(scores, 2, 4, label, degree=degree)
+        for room in (
+            np.ones(shape, bool),
+            np.ones(shape, bool, order="F"),
+            np.ones((*shape[:-2], 2 * shape[-2], 2 * shape[-1]), bool)[..., ::2, ::-2],
+        ):
+            assert run(scores, 2, 4, label, degree=degree, out=room) is room
+            assert (room == expected).all()
+
+
+def test_a_mask_may_lie_beside_its_scores():
+    """In one record, say: what matters is that no byte belongs to both."""
+    both = np.zeros((8, 8), [("score", np.float32), ("kept", bool)])
+    both["score"] = W[:8, :8]
+    ms.find_mask(both["score"], 2, 4, out=both["kept"])
+    assert (both["score"] == W[:8, :8]).all()
+    assert (both["kept"] == ms.find_mask(W[:8, :8], 2, 4)).all()
 
 
 def test_what_cannot_take_a_mask_is_refused():
@@ -453,6 +464,7 @@ def test_what_cannot_take_a_mask_is_refused():
         (fixed, "got a read-only bool array"),
         (flags, "shares memory"),
         (flags.T, "shares memory"),
+        (np.lib.stride_tricks.as_strided(np.ones(8, bool), (8, 8), (0, 1)), "within itself"),
     ):
         with pytest.raises(errors.OptionError, match=rf"shape \(8, 8\), .*{what}"):
             ms.find_mask(flags, 2, 4, out=out)

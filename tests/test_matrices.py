@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import masksolve as ms
-from masksolve.matrices import MatrixProblem, _Proving
+from masksolve.matrices import MatrixProblem
 from masksolve.tiling import Tiling
 
 RNG = np.random.default_rng(11)
@@ -276,9 +276,18 @@ def test_the_matrices_of_a_batch_have_the_answers_that_each_has_alone(n, m, size
         assert (again.mask == new.mask).all()
 
 
-@pytest.mark.parametrize(("size", "route"), [(32, "blocks"), (128, "matrices")])
-def test_large_matrices_of_a_batch_are_solved_where_they_lie(monkeypatch, size, route):
-    """To gather blocks takes many times as long as to solve them."""
+@pytest.mark.parametrize(
+    ("shape", "n", "m", "route"),
+    [
+        ((32, 32), 2, 4, "blocks"),
+        ((128, 128), 2, 4, "matrices"),
+        ((2048, 16), 2, 4, "matrices"),
+        ((128, 128), 8, 16, "matrices"),
+        ((2048, 16), 8, 16, "blocks"),
+    ],
+)
+def test_large_matrices_of_a_batch_are_solved_where_they_lie(monkeypatch, shape, n, m, route):
+    """To gather blocks takes many times as long as to solve them, but rows are to fill lanes."""
     taken = []
     for name, method in (("matrices", MatrixProblem._scores), ("blocks", Tiling.gather)):
 
@@ -287,38 +296,8 @@ def test_large_matrices_of_a_batch_are_solved_where_they_lie(monkeypatch, size, 
             return method(*given)
 
         monkeypatch.setattr(MatrixProblem if name == "matrices" else Tiling, method.__name__, noted)
-    batch = RNG.normal(size=(16, size, size)).astype(np.float32)
+    batch = RNG.normal(size=(16, *shape)).astype(np.float32)
     for function in (ms.find_mask, ms.solve):
         taken.clear()
-        function(batch, 2, 4)
+        function(batch, n, m)
         assert set(taken) == {route}
-
-
-@pytest.mark.parametrize("method", ["conv", "flow"])
-def test_of_many_blocks_a_few_tell_whether_to_look_at_all(monkeypatch, method):
-    """Where most have moved, looking which have not takes longer than solving them."""
-    looked, resume = [], _Proving.resume
-
-    def noted(self, answer, old):
-        looked.append(old.size)
-        return resume(self, answer, old)
-
-    monkeypatch.setattr(_Proving, "resume", noted)
-    scores = RNG.normal(size=(1024, 512)).astype(np.float32)
-    old = ms.solve(scores, 2, 4, method=method)
-    some = scores.copy()
-    some[:300] = RNG.normal(size=(300, 512))
-    for now, looks in ((scores, True), (some, True), (scores[::-1].copy(), False)):
-        for workers in (1, 2):
-            looked.clear()
-            new = ms.solve(now, 2, 4, method=method, warm_start=old, workers=workers)
-            assert sum(looked) == looks * scores.size
-            ms.check_certificate(new.certificate, now, new.mask)
-            assert new.gap == 0
-    few = scores[:512, :512]
-    looked.clear()
-    ms.solve(few, 2, 4, method=method, warm_start=ms.solve(few + 1, 2, 4, method=method))
-    assert looked, "of few blocks it is always looked at"
-    scores[:] = np.inf
-    with pytest.raises(ms.errors.NonFiniteError):
-        ms.solve(scores, 2, 4, method=method, warm_start=old)

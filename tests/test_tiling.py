@@ -36,17 +36,6 @@ def test_scatter_undoes_gather_and_bands_cover_every_entry_once(problem):
     assert blocks == tiling.blocks == np.prod(tiling.block_shape)
 
 
-def test_samples_are_spread_over_all_matrices():
-    tiling = make_tiling((3, 8, 50), 4)
-    ranges = [[(part.start, part.stop) for part in band] for band in tiling.samples(3, 5)]
-    assert ranges == [
-        [(0, 1), (1, 2), (1, 6)],
-        [(1, 2), (1, 2), (4, 9)],
-        [(2, 3), (1, 2), (7, 12)],
-    ]
-    assert [band.shape for band in tiling.samples(2, 100)] == [(1, 1, 13)] * 2
-
-
 def test_blocks_are_the_tiles_of_the_matrix():
     array = np.arange(24).reshape(4, 6)
     (band,) = make_tiling((4, 6), 2).bands(100)

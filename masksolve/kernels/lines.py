@@ -25,6 +25,7 @@ __all__ = [
     "prove_kernel",
     "prove_scratch",
     "prove_signature",
+    "tree",
 ]
 
 LANES = 16  # one AVX-512 register of float32
@@ -94,7 +95,7 @@ def {name}(S, price, pairs, n, omega, floor, out):
 """
 
 
-def _tree(operation, terms):
+def tree(operation, terms):
     """All terms in one expression, not deeper than it must be."""
     while len(terms) > 1:
         pairs = zip(terms[::2], terms[1::2], strict=False)
@@ -111,7 +112,7 @@ def _chunk_source(size, entry):
     for k in range(size):
         lines += [line.format(k=k) for line in (f"at_{k} = first + {k}; j_{k} = c + {k}", *entry)]
     high, low, bits = (
-        _tree(operation, [f"{name}_{k}" for k in range(size)])
+        tree(operation, [f"{name}_{k}" for k in range(size)])
         for name, operation in (
             ("high", "smaller({}, {})"),
             ("low", "larger({}, {})"),

@@ -13,7 +13,7 @@ from .choosing import choose, larger, smaller
 from .compiling import compiled, once
 from .fixed_point import SCORE_BITS
 from .hints import apart, use_widest
-from .lines import LANES, ones
+from .lines import LANES, ones, tree
 from .pointers import address, caller
 from .scratch import aligned
 
@@ -64,11 +64,7 @@ def _begin(*names):
 
 
 def _best_of(name, count):
-    terms = [f"{name}{k}" for k in range(count)]
-    while len(terms) > 1:
-        pairs = zip(terms[::2], terms[1::2], strict=False)
-        terms = [f"larger({a}, {b})" for a, b in pairs] + terms[len(terms) // 2 * 2 :]
-    return terms[0]
+    return tree("larger({}, {})", [f"{name}{k}" for k in range(count)])
 
 
 def _each(m, lines):

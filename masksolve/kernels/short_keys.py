@@ -155,14 +155,10 @@ def _read_bits(state, m, bits):
 
 @bare
 def read_room(state, m, l, room):
-    """What the rows and columns of lane l have room for; returns whether any have."""
-    lacking = np.uint64(0)
+    """What the rows and columns of lane l have room for."""
     for i in range(m):
         for k in range(2):
-            count = state[k * LANES + l] >> np.uint64(4 * i) & np.uint64(15)
-            room[k, i] = np.int64(count) - 7
-            lacking |= count
-    return lacking > 7
+            room[k, i] = np.int64(state[k * LANES + l] >> np.uint64(4 * i) & np.uint64(15)) - 7
 
 
 @bare

@@ -72,6 +72,19 @@ def test_what_rounding_hides_is_decided_exactly(n, m, dtype, absolute):
     assert (mask == expected).all()
 
 
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="uncompiled, so many blocks take minutes")
+@pytest.mark.parametrize(("n", "m"), [(3, 6), (4, 8)])
+def test_what_rounding_turns_round_is_decided_exactly(n, m):
+    """Some large scores and many small ones: their rounded sums may be in the wrong order."""
+    rng = np.random.default_rng(m)
+    order = rng.permuted(np.tile(np.arange(m * m), (100_000, 1)), axis=1)
+    large = 0.75 - (order + 1) * 2.0**-23
+    small = (order - n * m + 1) * 2.0**-23 + rng.integers(0, 4096, order.shape) * 2.0**-36
+    blocks = np.where(order < n * m, large, small).reshape(-1, m, m)
+    mask, expected = completed(blocks, n, np.float32, True)
+    assert (mask == expected).all()
+
+
 @pytest.mark.parametrize("absolute", [True, False])
 @pytest.mark.parametrize(("n", "m"), [(1, 4), (3, 4), (2, 5), (4, 8), (6, 9), (8, 16)])
 def test_ties_go_the_same_way(n, m, absolute):

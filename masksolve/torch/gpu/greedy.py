@@ -8,7 +8,7 @@ comes first.
    column, is what the sequential greedy keeps as well: none before it takes its room. All such
    entries are kept at once, then what lies in full rows and columns is out.
 2. *Completion* to exactly n: for the first row i with room, keep (i, c), drop (p, c), keep (p, j),
-   for the best column j with room, p and c; of equal ones the first j, then p, then c. A maximal
+   for the best column j with room, p and c; of equal ones the first p, then j, then c. A maximal
    mask has such a path: rows and columns with room meet in kept entries.
 3. A completed mask with less than n/m of the block's score gives way to the best n neighbouring
    diagonals, which have as much.
@@ -72,10 +72,10 @@ def _complete(q, x, real, n: tl.constexpr, SIZE: tl.constexpr):
         gain, through = tl.max(tl.where(x & ~has, own - q, _NONE), axis=2, return_indices=True)
         open_ = (real & (count(x, 1) < n))[:, None, :]
         value = tl.where(~x & open_ & (gain > _NONE)[:, :, None], gain[:, :, None] + q, _NONE)
-        value, row_of = tl.max(value, axis=1, return_indices=True)
-        _, column = tl.max(value, axis=1, return_indices=True)
-        to = line == column[:, None]
-        other_row = line == tl.sum(tl.where(to, row_of, 0), axis=1)[:, None]
+        value, column_of = tl.max(value, axis=2, return_indices=True)
+        _, other = tl.max(value, axis=1, return_indices=True)
+        other_row = line == other[:, None]
+        to = line == tl.sum(tl.where(other_row, column_of, 0), axis=1)[:, None]
         via = line == tl.sum(tl.where(other_row, through, 0), axis=1)[:, None]
         other, to, via = other_row[:, :, None], to[:, None, :], via[:, None, :]
         x = (x | (going & ((first & via) | (other & to)))) & ~(going & other & via)

@@ -31,6 +31,20 @@ def test_masks_are_those_of_the_core(n, m, exact, absolute, device):
     assert torch.equal(mask, core(W, n, m, exact, absolute))
 
 
+def test_equal_exchanges_are_told_apart_alike(device):
+    """The first row that hands an entry over, then the first column."""
+    W = torch.tensor(
+        [
+            [1, 2, 1, 2, 1, 1, 0, 1], [0, 2, 2, 2, 0, 1, 0, 0], [2, 0, 2, 1, 0, 1, 0, 2],
+            [2, 2, 1, 1, 2, 1, 1, 0], [2, 2, 2, 2, 1, 1, 1, 0], [2, 1, 1, 2, 2, 2, 0, 0],
+            [2, 2, 1, 2, 1, 0, 1, 1], [1, 1, 0, 2, 1, 2, 2, 1],
+        ],
+        dtype=torch.float32,
+    )[None]  # fmt: skip
+    mask, _ = find_masks(W.to(device), 4, 8, blocks_each=1)
+    assert torch.equal(mask.cpu(), core(W, 4, 8, True, True))
+
+
 def test_32(device):
     W = kinds(32, 32)[:2].to(device)
     for n, exact in ((16, True), (3, False)):
