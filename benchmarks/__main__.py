@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import datetime
+import json
 import platform
 import secrets
 import shlex
@@ -29,7 +30,7 @@ from masksolve.bands import available_cores
 from .cases import crossed_cases, default_cases
 from .measure import Settings, Tell, measure
 from .peers import TSENOR
-from .report import reach, write
+from .report import reach, updated, write
 
 app = typer.Typer(
     add_completion=False,
@@ -72,6 +73,9 @@ def cpu(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = _RESULTS,
     quick: Annotated[bool, typer.Option("--quick", help="Small, in under a minute.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Replace what is in the results; keep the rest.")
+    ] = False,
 ) -> None:
     """Measure on the CPU: all cases by default.
 
@@ -107,8 +111,8 @@ def cpu(
     with _progress(console) as tell:
         records = measure(cases, settings, tell)
     data = {
-        "command": _command(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commands": [_command()],
+        "dates": [datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")],
         "machine": {**_machine(), "load_before": before, "load_after": os.getloadavg()},
         "versions": _versions(),
         "settings": {
@@ -121,6 +125,11 @@ def cpu(
         },
         "records": records,
     }
+    if update:
+        try:
+            data = updated(json.loads((out / "cpu.json").read_text()), data)
+        except (OSError, ValueError) as error:
+            raise typer.BadParameter(f"--update: {error}") from None
     paths = write(data, out)
     for goal in reach(data):
         if goal.ratios:

@@ -22,6 +22,7 @@ __all__ = [
     "table",
     "time_of",
     "to_markdown",
+    "updated",
     "write",
 ]
 
@@ -244,10 +245,10 @@ def to_markdown(data: Record) -> str:
     lines = [
         "# masksolve on CPU",
         "",
-        f"Written by `{data['command']}`; not to be edited. "
+        f"Written by {' and '.join(f'`{c}`' for c in data['commands'])}; not to be edited. "
         f"{machine['cpu']}, {settings['workers']} of {machine['cores']} cores; "
         + ", ".join(f"{k} {v}" for k, v in data["versions"].items())
-        + f"; {data['date']}. Load average before and after: {machine['load_before']}, "
+        + f"; {' and '.join(data['dates'])}. Load average before and after: {machine['load_before']}, "
         f"{machine['load_after']}.",
         "",
         f"Times are medians of {settings['repeats']} interleaved repeats, with quartiles in "
@@ -369,6 +370,34 @@ def _number(value: float | None, form: str, unit: str = "") -> str:
 
 def _gap(value: float | None) -> str:
     return "" if value is None else "0" if value == 0 else f"{value:.2e}"
+
+
+def updated(before: Record, data: Record) -> Record:
+    """Return earlier results with what was measured again in place of the same; limits stay.
+
+    Raises
+    ------
+    ValueError
+        They are of another machine or of other versions: times would not compare.
+    """
+    for name, was, now in (
+        ("cpu", before["machine"]["cpu"], data["machine"]["cpu"]),
+        ("versions", before["versions"], data["versions"]),
+        ("workers", before["settings"]["workers"], data["settings"]["workers"]),
+    ):
+        if was != now:
+            raise ValueError(f"the results that are there are of {name} {was}, not {now}")
+
+    def which(record: Record) -> tuple[str, str]:
+        return record["case"]["key"], record["label"]
+
+    again = {which(r): r for r in data["records"] if r["kind"] != "limit"}
+    return {
+        **before,
+        "commands": before["commands"] + data["commands"],
+        "dates": before["dates"] + data["dates"],
+        "records": [again.get(which(record), record) for record in before["records"]],
+    }
 
 
 def write(data: Record, folder: Path, name: str = "cpu") -> list[Path]:

@@ -26,8 +26,8 @@ def run(chosen, **settings):
 
 def as_data(records, size):
     return {
-        "command": "python -m benchmarks cpu --time-limit 5",
-        "date": "now",
+        "commands": ["python -m benchmarks cpu --time-limit 5"],
+        "dates": ["now"],
         "machine": {"cpu": "x", "cores": 2, "load_before": 0, "load_after": 0},
         "versions": {"numpy": np.__version__},
         "settings": {**SMALL.__dict__, "size": size, "workers": 2, "tsenor": {}},
@@ -118,6 +118,23 @@ def test_reach_reads_ratios_within_a_repeat():
     there = goals["2:4 exact, `auto`, into a mask that is there (`out`), against the limit"]
     assert (there.ratios, there.verdict) == ([1.4, 1.4], "aim met")
     assert goals["4:8 exact, `auto`, against the limit"].verdict == "not measured"
+
+
+def test_what_is_measured_again_replaces_what_is_there(tmp_path):
+    (case,) = cases.crossed_cases([64], ["2:4"], ["float32"], ["gaussian"], 2)
+    before = as_data(run([case], methods=("auto", "greedy/*")), 64)
+    report.write(before, tmp_path)
+    again = as_data(run([case], methods=("greedy/*", "flow/native")), 64)
+    whole = report.updated(json.loads((tmp_path / "cpu.json").read_text()), again)
+    assert [r["label"] for r in whole["records"]] == [r["label"] for r in before["records"]]
+    for old, new in zip(before["records"], whole["records"], strict=True):
+        source = again if old["label"] == "greedy/native" else before
+        assert new["seconds"] in [r["seconds"] for r in source["records"]]
+    assert whole["dates"] == ["now", "now"]
+    assert "` and `python" in report.to_markdown(whole)
+    again["machine"]["cpu"] = "y"
+    with pytest.raises(ValueError, match="cpu x, not y"):
+        report.updated(before, again)
 
 
 def test_samples_are_blocks_of_the_matrix():
