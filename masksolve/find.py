@@ -472,8 +472,8 @@ def solve(
         optimal as without. Heuristics have no use for it. It pays where weights have moved by less
         than about a thousandth of their spread, for 1:4, 2:4 and 3:4 where most blocks have not
         moved at all; where few blocks are still proven, it takes longer than a cold start, and up
-        to twice as long from prices of quite other weights. Blocks on a ragged edge are solved anew with ``degree="exact"``: what they
-        keep of the padding is not part of the mask.
+        to 2.3 times as long from prices of quite other weights. Blocks on a ragged edge are solved
+        anew with ``degree="exact"``: what they keep of the padding is not part of the mask.
 
     Returns
     -------
