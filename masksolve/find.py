@@ -471,9 +471,9 @@ def solve(
         solve the others, ``flow/native`` from those potentials. The result is exactly as
         optimal as without. Heuristics have no use for it. It pays where weights have moved by less
         than about a thousandth of their spread, for 1:4, 2:4 and 3:4 where most blocks have not
-        moved at all; where few blocks are still proven, it takes longer than a cold start, and up
-        to 2.3 times as long from prices of quite other weights. Blocks on a ragged edge are solved
-        anew with ``degree="exact"``: what they keep of the padding is not part of the mask.
+        moved at all; where few blocks are still proven, it takes longer than a cold start, and much
+        longer from prices of quite other weights. Blocks on a ragged edge are solved anew with
+        ``degree="exact"``: what they keep of the padding is not part of the mask.
 
     Returns
     -------
